@@ -1,0 +1,5 @@
+"""`python -m unlearned`."""
+
+from unlearned.cli import main
+
+main()

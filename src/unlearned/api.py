@@ -1,0 +1,337 @@
+"""The Python API: what the command line does, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from unlearned.attacks import attacks as attack_registry
+from unlearned.attacks._attack import Attack
+from unlearned.audits import audits as audit_registry
+from unlearned.audits._audit import Audit
+from unlearned.data.filters import select
+from unlearned.data.samples import Samples
+from unlearned.data.tables import require
+from unlearned.engine.engine import Engine, evaluating
+from unlearned.engine.environment import environment
+from unlearned.engine.references import Reference
+from unlearned.errors import Fault, InputError, collecting, raise_faults
+from unlearned.evidence.subject import Subject
+from unlearned.evidence.verdict import Limits, judge
+from unlearned.methods import methods as method_registry
+from unlearned.methods._method import Method
+from unlearned.problem import Problem, id_faults
+from unlearned.recipe import data_source, make_part, model_source
+from unlearned.records import AuditRecord, Cost, Finding
+from unlearned.tasks import tasks as task_registry
+from unlearned.tasks._models import is_function
+from unlearned.tasks._task import Bundle, Data, DataSource, ModelSource, Task
+
+ModelLike = Bundle | nn.Module | str | ModelSource
+"""A loaded model, an nn.Module, what `load` takes, or the same as it stands in a recipe."""
+
+
+class Forgotten(NamedTuple):
+    """What `forget` returns."""
+
+    bundle: Bundle
+    cost: Cost
+
+    @property
+    def model(self) -> nn.Module:
+        """The unlearned model, on the CPU in eval mode."""
+        return self.bundle.model
+
+
+def load(source: str, task: str = "image-classification", *, weights: str | None = None, allow_pickle: bool = False) -> Bundle:
+    """Load a model with what goes with it.
+
+    Args:
+        source: a directory or hub id for `from_pretrained`, `module:function`, or `module:function@WEIGHTS`.
+        task: its modality.
+        weights: for `module:function`: a safetensors file.
+        allow_pickle: read weights in pickle format, tensors only.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    given = model_source(source) | ({"weights": weights} if weights else {})
+    return _task(task).load(ModelSource(**given, allow_pickle=allow_pickle), "model")
+
+
+def make_problem(
+    model: ModelLike,
+    *,
+    train: DataSource | Data | str,
+    test: DataSource | Data | str,
+    forget: str | Path | Iterable[str | int],
+    validation: DataSource | Data | str | None = None,
+    task: str = "image-classification",
+) -> Problem:
+    """A checked problem.
+
+    Args:
+        model: the original model.
+        train: its training data, forget set included: a path or hub id (`SOURCE@SPLIT`), `(images, labels)`, a dict of columns, a data set of `datasets`,
+            or `Samples`.
+        test: held-out data, in the same way.
+        forget: a filter such as `label == 3`, ids, or the path of a text file with one id per line.
+        validation: held-out data for choosing hyper-parameters.
+        task: modality.
+
+    Raises:
+        InputError: with everything that is wrong.
+    """
+    kind = _task(task)
+    faults: list[Fault] = []
+    bundle = None
+    with collecting(faults):
+        bundle = as_bundle(model, task)
+    sets: dict[str, Samples] = {}
+    for name, data in (("train", train), ("test", test), ("validation", validation)):
+        if data is None:
+            continue
+        source = DataSource.model_validate(data_source(data)) if isinstance(data, str) else data
+        with collecting(faults):
+            if bundle is not None:
+                sets[name] = kind.read(source, bundle, f"data.{name}", sets.get("train"))
+            elif isinstance(source, DataSource) and not is_function(source.source):  # without a model, at least whether it is there
+                require(source, f"data.{name}")
+    where = "forget.file" if isinstance(forget, Path) else "forget"
+    with collecting(faults):
+        forget = read_ids(forget, where) if isinstance(forget, Path) else forget
+    faults += [fault for name, samples in sets.items() for fault in id_faults(samples, f"data.{name}", "data")]
+    raise_faults(faults)
+    assert bundle is not None
+    assert not isinstance(forget, Path)
+    chosen = forget_ids(sets["train"], forget, where)
+    return Problem(kind, bundle, sets["train"].only(chosen), sets["train"].without(chosen), sets["test"], sets.get("validation"))
+
+
+def forget_ids(train: Samples, forget: str | Iterable[str | int], field: str = "forget") -> set[str]:
+    """Ids that a filter or a list of ids chooses.
+
+    Raises:
+        InputError: if the filter is wrong, an id repeats or is unknown. Ids are counted, not shown.
+    """
+    if isinstance(forget, str):
+        ids = train.ids
+        return {ids[i] for i in select(train, forget, field)}
+    given = [str(name) for name in forget]
+    known = set(train.ids)
+    unknown = sum(name not in known for name in given)
+    repeated = len(given) - len(set(given))
+    faults = []
+    if unknown:
+        faults.append(
+            Fault(
+                field,
+                f"{unknown} of {len(given)} ids are not in the training data.",
+                "Ids are the `id` column, the path within an image folder, or else the position from 0.",
+            )
+        )
+    if repeated:
+        faults.append(Fault(field, f"{repeated} of {len(given)} ids are given more than once.", "Give each id once."))
+    raise_faults(faults)
+    return set(given)
+
+
+def forget(problem: Problem, method: str | Method, engine: Engine | None = None, *, seed: int = 0, **settings: Any) -> Forgotten:
+    """Unlearn.
+
+    Args:
+        problem: what, from which model.
+        method: a name from `unlearned methods`, or a method with its settings.
+        engine: computes; by default one without checkpoints.
+        seed: of everything random, if no engine is given.
+        settings: of the method, if it is given by name.
+
+    Raises:
+        InputError: if a setting is wrong or the method is not defined for the task.
+        DivergedError: if it diverges.
+    """
+    chosen = make_part(method_registry, method, settings, "method", problem.task.name) if isinstance(method, str) else method
+    engine = engine or Engine(problem.task, seed=seed)
+    with engine.measuring() as meter:
+        model = chosen.unlearn(problem, engine)
+    return Forgotten(problem.original.with_model(model), meter.cost)
+
+
+def audit(
+    problem: Problem,
+    unlearned: ModelLike,
+    references: Sequence[ModelLike | Reference] = (),
+    *,
+    audits: Sequence[str] | None = None,
+    attacks: Sequence[str] = (),
+    limits: Limits | None = None,
+    cost: Cost | None = None,
+    engine: Engine | None = None,
+) -> AuditRecord:
+    """Measure a model that was unlearned here or elsewhere.
+
+    Args:
+        problem: original model and data.
+        unlearned: the model to judge.
+        references: models retrained without the forget set.
+        audits: names from `unlearned audits`; None: all that are defined for the task.
+        attacks: names from `unlearned attacks`.
+        limits: of the verdict.
+        cost: of unlearning, if it is known.
+        engine: computes.
+
+    Raises:
+        InputError: if a name is unknown or a model does not fit.
+    """
+    subject = make_subject(problem, unlearned, references, cost=cost, engine=engine)
+    parts: list[Audit | Attack] = [*choose_audits(audits, problem.task.name), *choose_attacks(attacks, problem.task.name)]
+    return measure(subject, parts, limits or Limits(), {"task": problem.task.name, "seed": subject.engine.seed})
+
+
+def choose_audits(names: Sequence[str] | None, task: str) -> list[Audit]:
+    """Audits of these names with default settings; None: all that are defined for the task.
+
+    Raises:
+        InputError: if a name is unknown or not defined for the task.
+    """
+    if names is None:
+        names = [name for name in audit_registry if task in (audit_registry.get(name).tasks or (task,))]
+    return [make_part(audit_registry, name, {}, "audit", task) for name in names]
+
+
+def choose_attacks(names: Sequence[str], task: str) -> list[Attack]:
+    """Attacks of these names with default settings.
+
+    Raises:
+        InputError: if a name is unknown or not defined for the task.
+    """
+    return [make_part(attack_registry, name, {}, "attack", task) for name in names]
+
+
+def measure(subject: Subject, parts: Sequence[Audit | Attack], limits: Limits, described: dict[str, Any]) -> AuditRecord:
+    """Carry out audits and attacks.
+
+    Args:
+        subject: the models and the data.
+        parts: audits and attacks with their settings.
+        limits: of the verdict.
+        described: what else the record shall say about how it was made.
+    """
+    findings = [finding for part in parts for finding in part.measure(subject)]
+    audits = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Audit)]
+    attacks = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Attack)]
+    return conclude(subject, findings, limits, {**described, "audits": audits, "attacks": attacks})
+
+
+def attack(
+    problem: Problem, unlearned: ModelLike, name: str, references: Sequence[ModelLike | Reference] = (), *, engine: Engine | None = None, **settings: Any
+) -> list[Finding]:
+    """Try to bring the knowledge back.
+
+    Args:
+        problem: original model and data.
+        unlearned: the model to attack.
+        name: from `unlearned attacks`.
+        references: models retrained without the forget set.
+        engine: computes.
+        settings: of the attack.
+
+    Raises:
+        InputError: if the name is unknown or a setting is wrong.
+    """
+    part = make_part(attack_registry, name, settings, "attack", problem.task.name)
+    return part.measure(make_subject(problem, unlearned, references, engine=engine))
+
+
+def make_subject(
+    problem: Problem, unlearned: ModelLike, references: Sequence[ModelLike | Reference] = (), *, cost: Cost | None = None, engine: Engine | None = None
+) -> Subject:
+    """What audits and attacks are given.
+
+    Raises:
+        InputError: if a model cannot be loaded or does not take the data.
+    """
+    task = problem.task
+    bundle = as_bundle(unlearned, task.name)
+    bank = [r if isinstance(r, Reference) else Reference(as_bundle(r, task.name), None, None) for r in references]
+    faults = []
+    for name, model in [("after", bundle), *((f"reference.{i}", r.bundle) for i, r in enumerate(bank))]:
+        faults += model_faults(problem, model, name)
+    raise_faults(faults)
+    return Subject(problem, bundle, bank, engine or Engine(task), cost)
+
+
+def model_faults(problem: Problem, bundle: Bundle, field: str) -> list[Fault]:
+    """What keeps a model from being compared with the original on the problem's data."""
+    one = problem.test.subset(range(1))
+    faults = [fault._replace(field=field) for fault in problem.task.faults(bundle, one, field)]
+    if faults:
+        return faults
+    batch = problem.task.collate([one[0]])
+    shapes = []
+    for model in (problem.original.model, bundle.model):
+        with evaluating(model), torch.no_grad():
+            shapes.append(tuple(problem.task.outputs(model, batch).shape[1:]))
+    if shapes[0] != shapes[1]:
+        return [Fault(field, f"its answers have shape {shapes[1]}, those of the original {shapes[0]}.", "Give a model with the same classes.")]
+    return []
+
+
+def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, recipe: dict[str, Any]) -> AuditRecord:
+    """The record of all findings, with the verdict."""
+    costs = {} if subject.cost is None else {"unlearned": subject.cost}
+    known = [reference.cost for reference in subject.references if reference.cost is not None]
+    if known:
+        costs["reference"] = _mean_cost(known)
+    return AuditRecord(
+        verdict=judge(findings, limits),
+        environment=environment(subject.engine),
+        recipe=recipe,
+        sets=subject.problem.summaries,
+        costs=costs,
+        findings=tuple(findings),
+    )
+
+
+def as_bundle(model: ModelLike, task: str) -> Bundle:
+    """A model in whatever form, as a bundle; a bare module gets no companions."""
+    if isinstance(model, Bundle):
+        return model
+    if isinstance(model, ModelSource):
+        return _task(task).load(model, "model")
+    return load(model, task) if isinstance(model, str) else Bundle(model)
+
+
+def _task(name: str) -> Task:
+    return task_registry.get(name, "task")()
+
+
+def _mean_cost(costs: Sequence[Cost]) -> Cost:
+    n = len(costs)
+    return Cost(
+        wall_seconds=sum(c.wall_seconds for c in costs) / n,
+        cpu_seconds=sum(c.cpu_seconds for c in costs) / n,
+        peak_memory_bytes=max(c.peak_memory_bytes for c in costs),
+        samples_seen=round(sum(c.samples_seen for c in costs) / n),
+        steps=round(sum(c.steps for c in costs) / n),
+    )
+
+
+def read_ids(path: Path, field: str) -> list[str]:
+    """Ids from a text file, one per line.
+
+    Raises:
+        InputError: if it cannot be read or is empty.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Fault(field, f"{str(path)!r} cannot be read as text.", "Give a UTF-8 text file with one id per line.")) from error
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise InputError(Fault(field, f"{str(path)!r} holds no ids.", "Write one id per line."))
+    return ids

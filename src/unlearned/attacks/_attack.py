@@ -1,0 +1,22 @@
+"""The seam of attacks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from unlearned.engine.settings import Settings
+from unlearned.evidence.subject import Subject
+from unlearned.records import Finding
+
+
+class Attack(Settings, ABC):
+    """An attempt to bring knowledge back, with its settings."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[str] | None] = None
+    """Tasks that it is defined for; None: all."""
+
+    @abstractmethod
+    def measure(self, subject: Subject) -> list[Finding]:
+        """The curve of knowledge against the attacker's budget, for the unlearned model and for the references. The models of the subject are not changed."""

@@ -1,0 +1,36 @@
+"""The command line: a thin shell over the Python API, one file per verb.
+
+Exit codes: 0 done, 1 the verdict failed, 2 the input was wrong, 3 it broke.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from unlearned.cli import attack, audit, demo, init, parts, report, run, validate
+from unlearned.cli._shell import guarded
+
+app = typer.Typer(
+    name="unlearned",
+    help="Make a trained model forget, and show with evidence what is gone, what it cost elsewhere and how it could come back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("init")(init.init)
+app.command("validate")(validate.validate)
+app.command("run")(run.run)
+app.command("audit")(audit.audit)
+app.command("attack")(attack.attack)
+app.command("report")(report.report)
+for group in ("methods", "audits", "attacks"):
+    app.add_typer(parts.make(group), name=group)
+
+
+def main() -> None:
+    """Entry point of the `unlearned` command."""
+    guarded(app)
+
+
+__all__ = ["app", "main"]

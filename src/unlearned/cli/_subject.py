@@ -1,0 +1,96 @@
+"""Options that name models and data, for verbs that work without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unlearned.cli._shell import as_options
+from unlearned.errors import Fault, collecting, raise_faults
+
+if TYPE_CHECKING:
+    from unlearned.evidence.subject import Subject
+
+_MODEL = "A directory or hub id for from_pretrained, module:function, or module:function@WEIGHTS."
+_DATA = "A folder of images, a .npz, .parquet, .jsonl or .csv file, a saved or hub data set (SOURCE@SPLIT), or module:function."
+
+Before = Annotated[str, typer.Option("--before", help=f"The original model. {_MODEL}", show_default=False)]
+After = Annotated[str, typer.Option("--after", help=f"The unlearned model. {_MODEL}", show_default=False)]
+References = Annotated[list[str] | None, typer.Option("--reference", help="A model retrained without the forget set; may be given several times.")]
+Train = Annotated[str, typer.Option("--train", help=f"What the original was trained on, forget set included. {_DATA}", show_default=False)]
+Test = Annotated[str, typer.Option("--test", help=f"Held-out data. {_DATA}", show_default=False)]
+Forget = Annotated[str | None, typer.Option("--forget", help="Filter for the samples to forget: label == 3")]
+ForgetFile = Annotated[Path | None, typer.Option("--forget-file", help="Their ids, one per line.")]
+TaskName = Annotated[str, typer.Option("--task", help="Modality.")]
+_OPTIONS = {
+    "model": "--before",
+    "after": "--after",
+    "reference": "--reference",
+    "data.train": "--train",
+    "data.test": "--test",
+    "forget": "--forget",
+    "forget.file": "--forget-file",
+    "compute.device": "--device",
+    "compute.threads": "--threads",
+}
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read weights in pickle format (tensors only).")]
+
+
+def make(
+    before: str,
+    after: str,
+    references: Sequence[str],
+    train: str,
+    test: str,
+    forget: str | None,
+    forget_file: Path | None,
+    task: str,
+    *,
+    allow_pickle: bool,
+    device: str,
+    threads: int | None,
+    seed: int,
+    progress: bool,
+) -> Subject:
+    """Load and check everything; what is wrong is said at once, under the names of the options.
+
+    Raises:
+        InputError: with everything that is wrong.
+    """
+    from pydantic import ValidationError
+
+    from unlearned.api import make_problem, make_subject
+    from unlearned.engine.engine import Engine
+    from unlearned.engine.settings import Compute
+    from unlearned.recipe import fault_of, model_source
+    from unlearned.tasks import tasks
+    from unlearned.tasks._task import ModelSource
+
+    kind = tasks.get(task, "--task")()
+    faults: list[Fault] = []
+    if (forget is None) == (forget_file is None):
+        faults.append(Fault("--forget", "it is not said what was to be forgotten, or said twice.", "Give --forget FILTER or --forget-file FILE."))
+
+    def named(source: str) -> ModelSource:
+        return ModelSource.model_validate({**model_source(source), "allow_pickle": allow_pickle})
+
+    with as_options(_OPTIONS):
+        problem = engine = None
+        if not faults:
+            with collecting(faults):
+                problem = make_problem(named(before), train=train, test=test, forget=forget_file or forget or "", task=task)
+        models = []
+        for field, source in (("after", after), *((f"reference.{i}", reference) for i, reference in enumerate(references))):
+            with collecting(faults):
+                models.append(kind.load(named(source), field))
+        try:
+            with collecting(faults):
+                engine = Engine(kind, Compute(device=device, threads=threads), seed, None, progress)
+        except ValidationError as error:
+            faults += [fault_of(detail, Compute, "compute") for detail in error.errors()]
+        raise_faults(faults)
+        assert problem is not None
+        return make_subject(problem, models[0], models[1:], engine=engine)

@@ -1,0 +1,61 @@
+"""Which samples come in which batch: a function of seed, set and pass alone, so that any position can be returned to."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from unlearned.data.samples import Row, Samples
+from unlearned.engine.randomness import derive_seed
+from unlearned.tasks._task import Batch
+
+
+def batch_positions(n: int, batch_size: int, seed: int, *purpose: object) -> list[list[int]]:
+    """Positions 0..n−1 in random order, cut into batches.
+
+    A last batch of one sample joins the batch before it: batch normalisation has no variance over one sample.
+    """
+    order = np.random.default_rng(derive_seed(seed, *purpose)).permutation(n).tolist()
+    batches = [order[i : i + batch_size] for i in range(0, n, batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] += last
+    return batches
+
+
+def cycled(n: int, batch_size: int, count: int, seed: int, *purpose: object) -> list[list[int]]:
+    """`count` batches, going through the positions again, in a new order, as often as needed."""
+    rounds = (batch_positions(n, batch_size, seed, *purpose, i) for i in itertools.count())
+    return list(itertools.islice(itertools.chain.from_iterable(rounds), count))
+
+
+def shard(positions: list[int], rank: int, world: int) -> list[int]:
+    """This process's part of a batch; positions repeat so that all processes have equally many."""
+    if world == 1:
+        return positions
+    size = -(-len(positions) // world)
+    padded = list(itertools.islice(itertools.cycle(positions), size * world))
+    return padded[rank::world]
+
+
+class _View:
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, position: int) -> Row:
+        return self._samples[position]
+
+
+def load(samples: Samples, batches: list[list[int]], collate: Callable[[list[Row]], Batch], *, pin: bool = False) -> Iterator[Batch]:
+    """Collated batches at these positions."""
+    if not batches:
+        return iter(())
+    # Its own generator: iteration would else draw from the global one, and a training that continues in the middle of a pass would go another way.
+    return iter(DataLoader(_View(samples), batch_sampler=batches, collate_fn=collate, pin_memory=pin, generator=torch.Generator()))  # type: ignore[arg-type]

@@ -1,0 +1,297 @@
+"""The one training loop: reference training, objective methods and relearning attacks all run here."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from unlearned.data.fingerprints import of_json
+from unlearned.data.samples import Samples
+from unlearned.engine.batches import batch_positions, cycled, load, shard
+from unlearned.engine.checkpoints import load_state, save_state
+from unlearned.engine.progress import progress_bar
+from unlearned.engine.randomness import derive_seed, seeded
+from unlearned.engine.settings import Optimisation
+from unlearned.errors import DivergedError, Fault, InputError
+from unlearned.records import Cost
+from unlearned.tasks._task import Batch
+
+if TYPE_CHECKING:
+    from unlearned.engine.engine import Engine
+
+LossFunction = Callable[[nn.Module, Batch, Batch], Tensor]
+"""Scalar loss of (model, forget batch, retain batch). A pass over one set gives an empty batch for the other."""
+BeforeStep = Callable[[nn.Module, Batch, Batch], None]
+AfterStep = Callable[[nn.Module], None]
+
+GROWTH_LIMIT = 1e4
+"""Weights that have grown by this factor in norm have diverged, whatever the loss says."""
+LOSS_LIMIT = 1e8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the data with one loss.
+
+    `both` goes over the retain set once and cycles through the forget set beside it.
+    """
+
+    over: Literal["forget", "retain", "both"]
+    loss: LossFunction
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop is to do."""
+
+    passes: Sequence[Pass]
+    forget_batch_size: int | None = None
+    """If it differs from the batch size of the optimisation."""
+    lr_factor: Callable[[int], float] | None = None
+    """Factor on the learning rate by number of the pass, from 0; replaces the schedule."""
+    max_steps: int | None = None
+    """Stop after so many steps, in the middle of a pass if need be."""
+    before_step: BeforeStep | None = None
+    """Called with model, forget batch and retain batch before the loss is computed; may change weights, for example project them."""
+    after_step: AfterStep | None = None
+    """Called with the model after each step."""
+
+
+def fit(
+    engine: Engine,
+    model: nn.Module,
+    plan: Plan,
+    sets: Mapping[str, Samples],
+    how: Optimisation,
+    *,
+    title: str,
+    seed: int,
+    checkpoint: Path | None = None,
+    watch: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Train `model` in place and return it on the CPU in eval mode.
+
+    The result is a function of model, plan, sets, settings and seed: interrupted and continued from its checkpoint, it ends with the same
+    bits (on a GPU, as far as its kernels are deterministic).
+
+    Args:
+        engine: device, precision, checkpoints, progress.
+        model: what is trained.
+        plan: the passes.
+        sets: `forget` and `retain`, those that the passes use.
+        how: the optimisation.
+        title: shown at the progress bar and given to trackers.
+        seed: of data order and all randomness.
+        checkpoint: where the state is saved and continued from; None: nowhere.
+        watch: called with the model and the number of steps done, before the first step and after each.
+
+    Raises:
+        DivergedError: if loss or weights leave the range in which numbers mean anything.
+        InputError: if no parameter matches `how.parameters`.
+    """
+    with seeded(derive_seed(seed, "fit")), only(model, how.parameters):
+        return _fit(engine, model, plan, sets, how, title=title, seed=seed, checkpoint=checkpoint, watch=watch)
+
+
+def _fit(  # one loop, read from top to bottom
+    engine: Engine,
+    model: nn.Module,
+    plan: Plan,
+    sets: Mapping[str, Samples],
+    how: Optimisation,
+    *,
+    title: str,
+    seed: int,
+    checkpoint: Path | None,
+    watch: Callable[[nn.Module, int], None] | None,
+) -> nn.Module:
+    accelerator = engine.accelerator
+    model.to(accelerator.device)
+    schedule = _cut([_positions(plan, number, sets, how, seed) for number in range(len(plan.passes))], plan.max_steps)
+    total = sum(len(positions) for positions in schedule)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    limit = GROWTH_LIMIT * (1 + _norm(trained))
+    wrapped, optimizer, backward = engine.prepare(model, make_optimizer(trained, how))
+    # A checkpoint is continued only by the training that wrote it.
+    identity = _identity(title, seed, how, schedule, sets) if checkpoint else ""
+    done = _resume(engine, checkpoint, model, optimizer, identity)
+    saved_at = time.monotonic()
+    step = 0
+    engine.track_start(title)
+    train_mode(model)
+    if watch and not done:
+        watch(model, 0)
+    with progress_bar(title, total, engine.show_progress, done) as bar:
+        for number, (pass_, positions) in enumerate(zip(plan.passes, schedule, strict=True)):
+            first = min(max(done - step, 0), len(positions))
+            step += first
+            for forget, retain in _batches(engine, sets, positions[first:]):
+                _set_lr(optimizer, how, plan, number, step / total)
+                if plan.before_step:
+                    plan.before_step(wrapped, forget, retain)
+                loss = pass_.loss(wrapped, forget, retain)
+                optimizer.zero_grad()
+                backward(loss)
+                if how.max_grad_norm is not None:
+                    accelerator.clip_grad_norm_(trained, how.max_grad_norm)
+                optimizer.step()
+                if plan.after_step:
+                    plan.after_step(wrapped)
+                step += 1
+                value = loss.item()
+                _guard(value, step, title)
+                engine.meter.count(_size(forget) + _size(retain))
+                engine.track(title, value, step)
+                bar.step(f"loss {value:.4g}")
+                if watch:
+                    watch(model, step)
+                if checkpoint and step < total and time.monotonic() - saved_at >= engine.compute.checkpoint_seconds:
+                    _guard_weights(trained, limit, step, title)
+                    _save(engine, checkpoint, model, optimizer, step, identity)
+                    saved_at = time.monotonic()
+            _guard_weights(trained, limit, step, title)
+    engine.track_end()
+    engine.release()
+    return model.to("cpu").eval()
+
+
+class only:  # noqa: N801  # reads as a word where it is used
+    """While it lasts, only parameters whose names match `pattern` require gradients (those that did before).
+
+    Raises:
+        InputError: if none matches.
+    """
+
+    def __init__(self, model: nn.Module, pattern: str) -> None:
+        self._before = {name: p.requires_grad for name, p in model.named_parameters()}
+        self._model = model
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise InputError(
+                Fault("method.parameters", f"{pattern!r} is not a regular expression ({error}).", "Give one that matches parameter names, or leave it out.")
+            ) from error
+        self._chosen = {name for name, trained in self._before.items() if trained and wanted.search(name)}
+        if not self._chosen:
+            some = ", ".join(list(self._before)[:3])
+            raise InputError(Fault("method.parameters", f"no trainable parameter matches {pattern!r}.", f"Parameters are called {some}, ..."))
+
+    def __enter__(self) -> None:
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_(name in self._chosen)
+
+    def __exit__(self, *_: object) -> None:
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_(self._before[name])
+
+
+def train_mode(model: nn.Module) -> None:
+    """Train mode, except for layers whose own parameters are all frozen: the statistics of a frozen batch normalisation stay too."""
+    model.train()
+    for layer in model.modules():
+        own = list(layer.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            layer.eval()
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], how: Optimisation) -> Optimizer:
+    """The optimiser over these parameters."""
+    if how.optimizer == "sgd":
+        return SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
+    kind = Adam if how.optimizer == "adam" else AdamW
+    return kind(parameters, lr=how.lr, weight_decay=how.weight_decay)
+
+
+_Positions = list[tuple[list[int], list[int]]]
+
+
+def _positions(plan: Plan, number: int, sets: Mapping[str, Samples], how: Optimisation, seed: int) -> _Positions:
+    """Positions in (forget set, retain set) for each step of a pass."""
+    over = plan.passes[number].over
+    forget_size = plan.forget_batch_size or how.batch_size
+    if over == "forget":
+        return [(p, []) for p in batch_positions(len(sets["forget"]), forget_size, seed, "forget", number)]
+    retain = batch_positions(len(sets["retain"]), how.batch_size, seed, "retain", number)
+    if over == "retain":
+        return [([], p) for p in retain]
+    forget = cycled(len(sets["forget"]), forget_size, len(retain), seed, "forget", number)
+    return list(zip(forget, retain, strict=True))
+
+
+def _cut(schedule: list[_Positions], most: int | None) -> list[_Positions]:
+    if most is None:
+        return schedule
+    kept = []
+    for positions in schedule:
+        kept.append(positions[:most])
+        most -= len(kept[-1])
+    return kept
+
+
+def _batches(engine: Engine, sets: Mapping[str, Samples], positions: _Positions) -> Iterator[tuple[Batch, Batch]]:
+    rank, world = engine.accelerator.process_index, engine.accelerator.num_processes
+    streams: list[Iterator[Batch]] = []
+    for name, column in (("forget", 0), ("retain", 1)):
+        batches = [shard(pair[column], rank, world) for pair in positions if pair[column]]
+        streams.append(load(sets[name], batches, engine.task.collate, pin=engine.device.type == "cuda") if batches else iter(()))
+    for forget, retain in positions:
+        yield (engine.to_device(next(streams[0])) if forget else {}), (engine.to_device(next(streams[1])) if retain else {})
+
+
+def _set_lr(optimizer: Optimizer, how: Optimisation, plan: Plan, number: int, progress: float) -> None:
+    if plan.lr_factor:
+        factor = plan.lr_factor(number)
+    elif how.schedule == "cosine":
+        factor = float(0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi, dtype=torch.float64))))
+    else:
+        return
+    for group in optimizer.param_groups:
+        group["lr"] = how.lr * factor
+
+
+def _guard(loss: float, step: int, title: str) -> None:
+    if not abs(loss) < LOSS_LIMIT:
+        raise DivergedError(f"{title} diverged at step {step}: the loss is {loss:.3g}. The original model is untouched. Lower `lr`, or set `max_grad_norm`.")
+
+
+def _guard_weights(parameters: Sequence[nn.Parameter], limit: float, step: int, title: str) -> None:
+    norm = _norm(parameters)
+    if not norm < limit:
+        raise DivergedError(
+            f"{title} diverged by step {step}: the norm of the weights is {norm:.3g}. The original model is untouched. Lower `lr`, or set `max_grad_norm`."
+        )
+
+
+def _norm(parameters: Sequence[nn.Parameter]) -> float:
+    with torch.no_grad():
+        return float(torch.stack([torch.linalg.vector_norm(p.detach().float()) for p in parameters]).norm())
+
+
+def _size(batch: Batch) -> int:
+    return len(next(iter(batch.values()))) if batch else 0
+
+
+def _identity(title: str, seed: int, how: Optimisation, schedule: list[_Positions], sets: Mapping[str, Samples]) -> str:
+    return of_json([title, seed, how.model_dump(), [len(positions) for positions in schedule], {name: s.fingerprint for name, s in sets.items()}])
+
+
+def _resume(engine: Engine, checkpoint: Path | None, model: nn.Module, optimizer: Optimizer, identity: str) -> int:
+    progress = load_state(checkpoint, model, optimizer, identity) if checkpoint else None
+    if progress is None:
+        return 0
+    engine.meter.carry(Cost.model_validate(progress["cost"]))
+    return int(progress["step"])
+
+
+def _save(engine: Engine, checkpoint: Path, model: nn.Module, optimizer: Optimizer, step: int, identity: str) -> None:
+    if engine.accelerator.is_main_process:
+        save_state(checkpoint, model, optimizer, {"step": step, "identity": identity, "cost": engine.meter.cost.model_dump()})
+    engine.accelerator.wait_for_everyone()

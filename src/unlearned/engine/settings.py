@@ -1,0 +1,47 @@
+"""Settings of the engine and of optimisation, shared by everything that trains."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Frozen, refuses unknown fields and values that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def field(cls, name: str, default: Any) -> Any:
+        """The field of that name with another default: its range and description stay."""
+        changed = copy.copy(cls.model_fields[name])
+        changed.default = default
+        return changed
+
+
+class Compute(Settings):
+    """Where and how to compute. Changes no result beyond rounding."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="`auto` takes an accelerator if there is one; or cpu, cuda, cuda:1, mps.")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Mixed precision of training.")
+    threads: int | None = Field(None, ge=1, description="Threads of one process on the CPU; None leaves torch's choice.")
+    workers: int = Field(1, ge=1, le=256, description="Processes for independent jobs, such as reference models.")
+    batch_size: int = Field(256, ge=1, description="Samples per forward pass when nothing is trained.")
+    checkpoint_seconds: float = Field(60, ge=0, description="Training saves its state this often, to continue after an interruption; 0: after each step.")
+    trackers: tuple[str, ...] = Field((), description="Trackers of accelerate that receive the losses, for example tensorboard.")
+
+
+class Optimisation(Settings):
+    """How weights are trained by gradient steps."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
+    lr: float = Field(0.01, gt=0, description="Learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
+    batch_size: int = Field(256, ge=1, description="Samples per step.")
+    epochs: int = Field(10, ge=1, le=100_000, description="Passes over the data.")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the training; cosine falls to 0.")
+    max_grad_norm: float | None = Field(None, gt=0, description="Gradients are scaled down to this norm; None: never.")
+    parameters: str = Field(".*", description="Regular expression for the names of the parameters that may change, matched anywhere in the name.")

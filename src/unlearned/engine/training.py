@@ -1,0 +1,49 @@
+"""Ordinary training, as the original model had it: makes reference models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearned.data.samples import Samples
+from unlearned.engine.engine import Engine
+from unlearned.engine.loop import Pass, Plan, fit
+from unlearned.engine.randomness import derive_seed, seeded
+from unlearned.engine.settings import Optimisation
+from unlearned.tasks._task import Batch, Bundle, ModelSource
+
+
+class Training(Optimisation):
+    """How the original model was trained; references are trained alike."""
+
+    start: ModelSource | None = Field(None, description="The model that training starts from, if the original was fine-tuned; None: random weights.")
+
+
+def train(engine: Engine, bundle: Bundle, samples: Samples, how: Training, seed: int, *, title: str = "train", checkpoint: Path | None = None) -> Bundle:
+    """A model of the bundle's architecture trained on `samples` by the task's own loss.
+
+    Args:
+        engine: computes.
+        bundle: gives the architecture and companions; its weights are not used.
+        samples: training data.
+        how: the training.
+        seed: of initial weights and data order.
+        title: shown at the progress bar.
+        checkpoint: where an interrupted training continues from.
+
+    Raises:
+        DivergedError: if it diverges.
+        InputError: if the model to start from cannot be loaded, or the architecture cannot be initialised anew.
+    """
+    with seeded(derive_seed(seed, "weights")):
+        started = engine.task.fresh(bundle) if how.start is None else bundle.with_model(engine.task.load(how.start, "training.start").model)
+
+    def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
+        del forget
+        return engine.task.losses(model, retain).mean()
+
+    plan = Plan([Pass("retain", loss)] * how.epochs)
+    model = fit(engine, started.model, plan, {"retain": samples}, how, title=title, seed=seed, checkpoint=checkpoint)
+    return bundle.with_model(model)

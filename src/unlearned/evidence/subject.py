@@ -1,0 +1,56 @@
+"""What audits and attacks are given: the models to compare and the data to compare them on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from unlearned.engine.engine import Engine
+from unlearned.engine.references import Reference
+from unlearned.problem import Problem
+from unlearned.records import Cost, SubjectName
+from unlearned.tasks._task import Batch, Bundle
+
+Measure = Callable[[nn.Module, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The original (in `problem`), the unlearned and the reference models, and the sets.
+
+    Values that several audits need are computed once and kept.
+    """
+
+    problem: Problem
+    unlearned: Bundle
+    references: Sequence[Reference]
+    engine: Engine
+    cost: Cost | None = None
+    """What unlearning cost; None if the unlearned model was made elsewhere."""
+    _kept: dict[tuple[str, str, str], Tensor] = field(default_factory=dict, repr=False)
+
+    def models(self) -> list[tuple[SubjectName, nn.Module]]:
+        """All models: original, unlearned, then each reference."""
+        named: list[tuple[SubjectName, nn.Module]] = [("original", self.problem.original.model), ("unlearned", self.unlearned.model)]
+        return named + [("reference", reference.bundle.model) for reference in self.references]
+
+    def values(self, measure: Measure, split: str) -> dict[SubjectName, list[Tensor]]:
+        """`measure` of every model on a set, one value per sample: lists of one for original and unlearned, one per reference.
+
+        Args:
+            measure: a bound method of the task, such as `task.losses`.
+            split: name of a set of the problem.
+        """
+        samples = self.problem.sets[split]
+        result: dict[SubjectName, list[Tensor]] = {"original": [], "unlearned": [], "reference": []}
+        for number, (name, model) in enumerate(self.models()):
+            key = (measure.__name__, split, str(number))
+            if getattr(measure, "__self__", None) is not self.engine.task:  # only a method of the task is known by its name
+                result[name].append(self.engine.evaluate(model, samples, measure))
+                continue
+            if key not in self._kept:
+                self._kept[key] = self.engine.evaluate(model, samples, measure)
+            result[name].append(self._kept[key])
+        return result

@@ -1,0 +1,86 @@
+"""The verdict: may this model be called unlearned? Decided by comparison with the references, from findings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from unlearned.engine.settings import Settings
+from unlearned.records import Check, Finding, Verdict, pick
+
+
+class Limits(Settings):
+    """How far the unlearned model may lie from the references, in either direction."""
+
+    utility_gap: float = Field(0.05, ge=0, le=1, description="On forget, retain and test data.")
+    membership_gap: float = Field(0.1, ge=0, le=1, description="Of the AUC of the membership attack.")
+    relearn_gap: float = Field(0.25, ge=0, le=1, description="Of knowledge that a relearning attack brings back, at any step.")
+
+
+def judge(findings: Sequence[Finding], limits: Limits) -> Verdict:
+    """A verdict over all findings that have a limit.
+
+    A check passes if the whole interval of the value lies within the limit around the reference, and fails if no part of it does; in
+    between the samples are too few to tell, and it stays undecided. A value without an interval rests on too few samples. Without references nothing can
+    be decided. The verdict is passed only if every check is.
+    """
+    unlearned = [f for f in findings if f.subject == "unlearned"]
+    checks = [
+        _check(f"{f.metric} on {f.split}".replace("_", " "), f, limits.utility_gap)
+        for f in pick(unlearned, audit="utility")
+        if f.split in {"forget", "retain", "test"}
+    ]
+    checks += [_check(f"membership attack on {f.split}", f, limits.membership_gap) for f in pick(unlearned, audit="membership", metric="auc")]
+    curve = [f for f in pick(unlearned, audit="relearn", metric="knowledge") if f.value is not None]
+    if curve:
+        points = [_check("relearning" if f.budget is None else f"relearning, after {f.budget:g} {f.budget_unit}", f, limits.relearn_gap) for f in curve]
+        severity = {False: 2, None: 1, True: 0}
+        checks.append(max(zip(points, curve, strict=True), key=lambda pair: (severity[pair[0].passed], abs(pair[1].gap or 0)))[0])
+    return _conclude(checks)
+
+
+def _check(name: str, finding: Finding, limit: float) -> Check:
+    if finding.value is None or finding.gap is None:
+        return Check(name=name, passed=None, words=f"{finding.reason}.", limit=limit)
+    if finding.low is None or finding.high is None:
+        return Check(name=name, passed=None, words="there are too few samples for an interval.", value=finding.value, limit=limit)
+    reference = finding.value - finding.gap
+    low, high = finding.low, finding.high
+    nearest = max(low - reference, reference - high, 0.0)
+    farthest = max(abs(low - reference), abs(high - reference))
+    # Rounded, because 0.55 - 0.5 is a little more than 0.05 in floating point.
+    passed = True if round(farthest, 9) <= limit else (None if round(nearest, 9) <= limit else False)
+    share = finding.unit == "share"
+
+    def number(value: float, unit: str) -> str:
+        return f"{100 * value:.1f}{unit}" if share else f"{value:.3f}"
+
+    side = "above" if finding.gap > 0 else "below"
+    distance = "exactly at" if finding.gap == 0 else f"{number(abs(finding.gap), ' points')} {side}"
+    doubt = f" Its interval, {number(low, '')} to {number(high, '')}, reaches across it: more samples are needed to tell." if passed is None else ""
+    words = f"{number(finding.value, ' %')}, {distance} the retrained model; the limit is {f'{100 * limit:g} points' if share else f'{limit:g}'}.{doubt}"
+    return Check(name=name, passed=passed, words=words, value=finding.value, limit=limit)
+
+
+def _conclude(checks: list[Check]) -> Verdict:
+    failed = [check.name for check in checks if check.passed is False]
+    open_ = [check.name for check in checks if check.passed is None]
+    if failed:
+        return Verdict(
+            status="failed", headline=f"Not unlearned: the model differs from one that never saw the forget set in {_list(failed)}.", checks=tuple(checks)
+        )
+    if not checks:
+        return Verdict(status="undecided", headline="Undecided: none of the audits and attacks that the verdict rests on was made.")
+    if all(check.value is None for check in checks):
+        return Verdict(status="undecided", headline="Undecided: without a retrained model there is nothing to compare with.", checks=tuple(checks))
+    if open_:
+        good = len(checks) - len(open_)
+        passed = f"{good} {'check' if good == 1 else 'checks'} passed, but " if good else ""
+        return Verdict(status="undecided", headline=f"Undecided: {passed}there are too few samples to tell about {_list(open_)}.", checks=tuple(checks))
+    headline = f"Unlearned: in all {len(checks)} checks the model behaves like one that never saw the forget set."
+    return Verdict(status="passed", headline=headline, checks=tuple(checks))
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

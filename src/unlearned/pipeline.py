@@ -1,0 +1,207 @@
+"""The whole way on one model: references, unlearning, audits, attacks, report, in one run directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unlearned.api import conclude, forget, make_problem, make_subject, model_faults
+from unlearned.attacks._attack import Attack
+from unlearned.audits._audit import Audit
+from unlearned.data.fingerprints import of_json
+from unlearned.engine.engine import Engine
+from unlearned.engine.files import atomic_directory, write_text
+from unlearned.engine.loop import only
+from unlearned.engine.references import Reference, ReferenceBank
+from unlearned.errors import Fault, InputError, collecting, raise_faults, writing
+from unlearned.problem import Problem
+from unlearned.recipe import Recipe
+from unlearned.records import AuditRecord, Cost, Finding
+from unlearned.report import model_card, write_report
+from unlearned.run_directory import RunDirectory
+
+Say = Callable[[str], None]
+
+
+def default_cache() -> Path:
+    """Where reference models are kept between runs: `$UNLEARNED_CACHE`, else the user's cache directory."""
+    given = os.environ.get("UNLEARNED_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else (Path(base) if base else Path.home() / ".cache") / "unlearned"
+
+
+def load_problem(recipe: Recipe) -> Problem:
+    """Load model and data of a recipe and check them.
+
+    Raises:
+        InputError: with everything that is wrong.
+    """
+    file = recipe.file
+    chosen: Any = Path(file.forget.file) if file.forget.file is not None else file.forget.where or file.forget.ids or ()
+    return make_problem(file.model, train=file.data.train, test=file.data.test, validation=file.data.validation, forget=chosen, task=recipe.task.name)
+
+
+class Prepared(NamedTuple):
+    """Everything that a recipe names, loaded and checked. Nothing has been written."""
+
+    problem: Problem
+    engine: Engine
+    references: list[Reference]
+    """Those that were retrained elsewhere."""
+
+
+def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = False) -> Prepared:
+    """Load and check everything that a recipe names: what can be wrong is found before hours of work, not after them.
+
+    Args:
+        recipe: what to do.
+        out: the run directory, if the recipe is to be carried out.
+        show_progress: draw progress bars.
+
+    Raises:
+        InputError: with everything that is wrong.
+    """
+    file, task = recipe.file, recipe.task
+    faults: list[Fault] = []
+    problem = engine = None
+    with collecting(faults):
+        problem = load_problem(recipe)
+    with collecting(faults):
+        engine = Engine(task, file.compute, file.seed, None if out is None else out / "work", show_progress)
+    references = []
+    for i, source in enumerate(file.references.models):
+        field = f"references.models.{i}"
+        with collecting(faults):
+            bundle = task.load(source, field)
+            references.append(Reference(bundle, None, None))
+            if problem is not None:
+                faults += model_faults(problem, bundle, field)
+    if file.training is not None and file.training.start is not None:
+        with collecting(faults):
+            start = task.load(file.training.start, "training.start")
+            faults += [] if problem is None else model_faults(problem, start, "training.start")
+    if problem is not None:
+        for field, how in (("method", recipe.method), ("training", file.training)):
+            own: list[Fault] = []
+            with collecting(own):
+                only(problem.original.model, getattr(how, "parameters", ".*"))
+            faults += [fault._replace(field=f"{field}.parameters") for fault in own]
+    raise_faults(faults)
+    assert problem is not None
+    assert engine is not None
+    return Prepared(problem, engine, references)
+
+
+def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = lambda _: None) -> AuditRecord:
+    """Carry out a recipe in the directory `out`; finished stages of an earlier, interrupted run are kept.
+
+    Writes `unlearned/` (the model with its card), `stages/`, `audit.json` and `report.html`.
+
+    Args:
+        recipe: what to do; with a method.
+        out: the run directory.
+        show_progress: draw progress bars.
+        say: is told what happens, in short sentences.
+
+    Raises:
+        InputError: if something in the recipe or with the directory is wrong.
+        DivergedError: if the method or a reference diverges.
+    """
+    if recipe.method is None:
+        raise InputError(Fault("method", "the recipe names no method.", "Add `method:`; see: unlearned methods"))
+    method = recipe.method
+    problem, engine, given = prepare(recipe, out, show_progress=show_progress)
+    if engine.accelerator.num_processes > 1:
+        what = f"a run directory is written by one process; this run was started with {engine.accelerator.num_processes}."
+        raise InputError(Fault("compute", what, "Start it without `accelerate launch`."))
+    cache = _cache(recipe)
+    if _trains_references(recipe):
+        with writing("references.cache", cache):
+            cache.mkdir(parents=True, exist_ok=True)
+    with RunDirectory(out) as directory:
+        _need_space(problem, out)
+        directory.claim(of_json([recipe.identity(), problem.fingerprint]))
+        references = given or train_references(recipe, problem, engine, say)
+
+        def unlearn() -> dict[str, Any]:
+            say(f"unlearning with {method.name}")
+            done = forget(problem, method, engine)
+            with atomic_directory(out / "unlearned") as fresh:
+                problem.task.save(done.bundle, fresh)
+            return done.cost.model_dump()
+
+        cost = Cost.model_validate(directory.stage("unlearn", unlearn))
+        # Read back even when it was made just now: an interrupted run and an undisturbed one then measure the same model.
+        unlearned = problem.task.restore(out / "unlearned", problem.original)
+        subject = make_subject(problem, unlearned, references, cost=cost, engine=engine)
+        parts: list[Audit | Attack] = [*recipe.audits, *recipe.attacks]
+        findings = [finding for part in parts for finding in _measure(directory, part, subject, say)]
+        record = conclude(subject, findings, recipe.file.verdict, recipe.effective())
+        write_record(record, out)
+        write_text(out / "unlearned" / "README.md", model_card(record))
+        directory.clear_work()
+    return record
+
+
+def train_references(recipe: Recipe, problem: Problem, engine: Engine, say: Say) -> list[Reference]:
+    """The references that a recipe asks for, from the cache where they are there.
+
+    Raises:
+        InputError: if the cache cannot be written.
+        DivergedError: if one diverges.
+    """
+    spec = recipe.file.references
+    if not _trains_references(recipe) or recipe.file.training is None:
+        return []
+    say(f"{spec.count} reference models, retrained without the forget set")
+    # Seeds of references are their own: the original, trained with the same number, must not share its first weights with one of them.
+    seeds = [recipe.file.seed * 10_000 + 1 + i for i in range(spec.count)]
+    return ReferenceBank(engine, problem.original, problem.retain, recipe.file.training, _cache(recipe)).get(seeds)
+
+
+def _trains_references(recipe: Recipe) -> bool:
+    spec = recipe.file.references
+    return spec.count > 0 and not spec.models
+
+
+def _cache(recipe: Recipe) -> Path:
+    given = recipe.file.references.cache
+    return Path(given).expanduser() if given else default_cache() / "references"
+
+
+def write_record(record: AuditRecord, out: Path) -> None:
+    """Write `audit.json` and `report.html`.
+
+    Raises:
+        InputError: if the directory cannot be written.
+    """
+    write_text(out / "audit.json", record.to_json())
+    write_report(record, out)
+
+
+def _measure(directory: RunDirectory, part: Audit | Attack, subject: Any, say: Say) -> list[Finding]:
+    kind = "attack" if isinstance(part, Attack) else "audit"
+
+    def make() -> list[dict[str, Any]]:
+        say(f"{kind} {part.name}")
+        return [finding.model_dump(mode="json") for finding in part.measure(subject)]
+
+    name = f"{kind}-{part.name}-{of_json(part.model_dump())[:8]}"
+    return [Finding.model_validate(entry) for entry in directory.stage(name, make)]
+
+
+def _need_space(problem: Problem, out: Path) -> None:
+    """Refuse before hours of work what could not be saved after them: the model, and its training state three times as large."""
+    size = sum(tensor.nbytes for tensor in problem.original.model.state_dict().values())
+    need, free = 5 * size + 20 * 2**20, shutil.disk_usage(out).free
+    if free < need:
+        raise InputError(
+            Fault(
+                "out",
+                f"the disk of {str(out)!r} has {free / 2**20:.0f} MiB free, {need / 2**20:.0f} MiB are needed.",
+                "Free some space or choose a directory on another disk.",
+            )
+        )

@@ -1,0 +1,334 @@
+"""The recipe: the YAML file that says it all. Everything wrong with it is reported at once, with the path of the field."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from unlearned.attacks import attacks as attack_registry
+from unlearned.attacks._attack import Attack
+from unlearned.audits import audits as audit_registry
+from unlearned.audits._audit import Audit
+from unlearned.data.filters import column_names
+from unlearned.data.fingerprints import of_json
+from unlearned.engine.settings import Compute, Settings
+from unlearned.engine.training import Training
+from unlearned.errors import Fault, InputError, raise_faults
+from unlearned.evidence.verdict import Limits
+from unlearned.methods import methods as method_registry
+from unlearned.methods._method import Method
+from unlearned.registry import Registry
+from unlearned.tasks import tasks as task_registry
+from unlearned.tasks._task import DataSource, ModelSource, Task
+
+Part = TypeVar("Part", bound=Settings)
+
+
+class DataSpec(Settings):
+    """The sets."""
+
+    train: DataSource = Field(description="What the original model was trained on, forget set included.")
+    test: DataSource = Field(description="Held-out samples; only reported.")
+    validation: DataSource | None = Field(None, description="Held-out samples for choosing hyper-parameters.")
+
+
+class ForgetSpec(Settings):
+    """Which training samples to forget; exactly one of `where`, `ids`, `file`."""
+
+    where: str | None = Field(None, description="A filter over columns: label == 3.")
+    ids: tuple[str | int, ...] | None = Field(None, description="Ids of samples.")
+    file: str | None = Field(None, description="A text file with one id per line.")
+    description: str | None = Field(None, description="In your words, for the report. The report shows neither ids nor the values of a filter.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ForgetSpec:
+        if sum(way is not None for way in (self.where, self.ids, self.file)) != 1:
+            raise ValueError("give exactly one of where, ids, file")
+        return self
+
+
+class ReferencesSpec(Settings):
+    """The reference bank."""
+
+    count: int = Field(3, ge=0, le=10_000, description="How many models to retrain without the forget set; 0: none.")
+    models: tuple[ModelSource, ...] = Field((), description="Models that were retrained elsewhere; then none is trained here.")
+    cache: str | None = Field(None, description="Directory that keeps retrained models for the next run; by default in the user's cache.")
+
+
+class RecipeFile(Settings):
+    """The YAML file as it is written. Methods, audits and attacks are named, with their settings beside the name."""
+
+    task: str = Field("image-classification", description="Modality.")
+    model: ModelSource = Field(description="The original model.")
+    data: DataSpec
+    forget: ForgetSpec
+    method: dict[str, Any] | None = Field(None, description="The method's name and settings.")
+    training: Training | None = Field(None, description="How the original was trained; references are trained alike.")
+    references: ReferencesSpec = ReferencesSpec()
+    audits: tuple[dict[str, Any], ...] = tuple({"name": name} for name in ("utility", "membership", "output-distance", "cost"))
+    attacks: tuple[dict[str, Any], ...] = ({"name": "relearn"},)
+    verdict: Limits = Limits()
+    compute: Compute = Compute()
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, data: Any) -> Any:
+        """`model: PATH`, `method: NAME`, `audits: [NAME]` and the like are short for the long forms."""
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        if isinstance(data.get("model"), str):
+            data["model"] = model_source(data["model"])
+        if isinstance(data.get("data"), Mapping):
+            data["data"] = {key: data_source(value) if isinstance(value, str) else value for key, value in data["data"].items()}
+        if isinstance(data.get("method"), str):
+            data["method"] = {"name": data["method"]}
+        for key in ("audits", "attacks"):
+            if isinstance(data.get(key), Sequence) and not isinstance(data[key], str):
+                data[key] = [{"name": entry} if isinstance(entry, str) else entry for entry in data[key]]
+        references = data.get("references")
+        if isinstance(references, Mapping) and isinstance(references.get("models"), Sequence) and not isinstance(references["models"], str):
+            data["references"] = {**references, "models": [model_source(m) if isinstance(m, str) else m for m in references["models"]]}
+        return data
+
+
+class Recipe(NamedTuple):
+    """A recipe whose names are resolved and whose settings are valid."""
+
+    file: RecipeFile
+    task: Task
+    method: Method | None
+    audits: tuple[Audit, ...]
+    attacks: tuple[Attack, ...]
+
+    def effective(self) -> dict[str, Any]:
+        """All settings, defaults included, fit for a report: what names samples of the forget set is left out, infinity is text."""
+        shown = self.file.model_dump(mode="json")
+        shown["method"] = None if self.method is None else {"name": self.method.name, **self.method.model_dump(mode="python")}
+        shown["audits"] = [{"name": audit.name, **audit.model_dump()} for audit in self.audits]
+        shown["attacks"] = [{"name": attack.name, **attack.model_dump()} for attack in self.attacks]
+        shown["forget"] = _redacted(self.file.forget)
+        plain = _plain(shown)
+        assert isinstance(plain, dict)
+        return plain
+
+    def identity(self) -> str:
+        """Hash of everything that decides the result: another one is another run."""
+        decisive = self.effective() | {"forget": self.file.forget.model_dump(mode="json", exclude={"description"})}
+        decisive["references"].pop("cache")  # where models are kept changes none of them
+        return of_json({key: value for key, value in decisive.items() if key != "compute"})
+
+
+def model_source(text: str) -> dict[str, str]:
+    """`SOURCE`, or `module:function@WEIGHTS` for a module with weights."""
+    function, at, weights = text.partition("@")
+    return {"source": function, "weights": weights} if at and ":" in function else {"source": text}
+
+
+def data_source(text: str) -> dict[str, str]:
+    """`SOURCE`, or `SOURCE@SPLIT` for a data set of several splits."""
+    source, at, split = text.rpartition("@")
+    return {"source": source, "split": split} if at and not Path(text).exists() else {"source": text}
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and check a recipe file.
+
+    Args:
+        path: the YAML file.
+        overrides: top-level fields that replace those of the file.
+
+    Raises:
+        InputError: with everything that is wrong with it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(Fault("recipe", f"there is no file {str(path)!r}.", "Write one with: unlearned init > recipe.yaml")) from error
+    except IsADirectoryError as error:
+        raise InputError(Fault("recipe", f"{str(path)!r} is a directory.", "Give the YAML file.")) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Fault("recipe", f"{str(path)!r} cannot be read as text.", "Give a YAML file in UTF-8 that you may read.")) from error
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two for dates like 2024-13-01 and thousands of brackets
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(Fault("recipe", f"{str(path)!r} is not valid YAML{where}.", "Mend it; indentation and quotes are the usual causes.")) from error
+    if not isinstance(data, Mapping):
+        raise InputError(Fault("recipe", f"{str(path)!r} holds no fields.", "Write one with: unlearned init > recipe.yaml"))
+    return parse_recipe({**data, **(overrides or {})})
+
+
+def parse_recipe(data: Mapping[str, Any]) -> Recipe:
+    """Check a recipe that is already in memory.
+
+    Raises:
+        InputError: with everything that is wrong with it.
+    """
+    faults: list[Fault] = []
+    file = None
+    try:
+        file = RecipeFile.model_validate(data)
+    except ValidationError as error:
+        faults += [fault_of(detail, RecipeFile) for detail in error.errors()]
+    task_name = data.get("task", "image-classification")
+    task = _lookup(task_registry, task_name, "task", faults) if isinstance(task_name, str) else None
+    training = file.training if file else None
+    method = _part(method_registry, data.get("method"), "method", task_name, faults, training)
+    parts: dict[str, list[Any]] = {"audits": [], "attacks": []}
+    registries: dict[str, Registry[Any]] = {"audits": audit_registry, "attacks": attack_registry}
+    for key, registry in registries.items():
+        given = data.get(key, RecipeFile.model_fields[key].default)
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            parts[key] = [_part(registry, entry, f"{key}.{i}", task_name, faults, skip_foreign=key not in data) for i, entry in enumerate(given)]
+    for key, several in parts.items():
+        names = [part.name for part in several if part is not None]
+        twice = [i for i, name in enumerate(names) if name in names[:i]]
+        faults += [Fault(f"{key}.{i}.name", f"{names[i]!r} is named twice.", "Name each once; findings do not tell two settings apart.") for i in twice]
+    if file and file.references.count and not file.references.models and file.training is None:
+        faults.append(
+            Fault(
+                "training",
+                "it is not said how the original model was trained, so no reference can be trained alike.",
+                "Add `training:` (epochs, lr, ...), or set references.count: 0.",
+            )
+        )
+    raise_faults(faults)
+    assert file is not None
+    assert task is not None
+    return Recipe(file, task(), method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p))
+
+
+def make_part(registry: Registry[Part], name: str, settings: Mapping[str, Any], field: str, task: str) -> Part:
+    """A method, audit or attack of that name with these settings.
+
+    Raises:
+        InputError: with everything that is wrong with name and settings.
+    """
+    faults: list[Fault] = []
+    part = _part(registry, {"name": name, **settings}, field, task, faults)
+    raise_faults(faults)
+    assert part is not None
+    return part
+
+
+def _lookup(registry: Registry[Any], name: str, field: str, faults: list[Fault]) -> type[Any] | None:
+    try:
+        return registry.get(name, field)
+    except InputError as error:
+        faults += error.faults
+        return None
+
+
+def _part(
+    registry: Registry[Part], given: Any, field: str, task: str, faults: list[Fault], training: Training | None = None, *, skip_foreign: bool = False
+) -> Part | None:
+    """The part that `given` names, with its settings checked; faults are added, and None is returned when there are any."""
+    if given is None:
+        return None
+    settings = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        faults.append(Fault(f"{field}.name", f"the {registry.kind} has no name.", f"Available: {', '.join(registry.names())}."))
+        return None
+    kind = _lookup(registry, name, f"{field}.name", faults)
+    if kind is None:
+        return None
+    allowed = getattr(kind, "tasks", None)
+    if allowed is not None and task not in allowed:
+        if not skip_foreign:
+            faults.append(Fault(f"{field}.name", f"{name!r} is not defined for {task}.", f"It works for {', '.join(sorted(allowed))}."))
+        return None
+    if training is not None and Training in kind.__mro__:  # retraining is described once, under `training`
+        settings = {**training.model_dump(exclude_unset=True), **settings}
+    try:
+        part: Part = kind(**settings)
+        return part
+    except ValidationError as error:
+        faults += [fault_of(detail, kind, field) for detail in error.errors()]
+    except TypeError:
+        faults.append(Fault(field, "names of settings must be text.", "Quote them, or check the indentation."))
+    return None
+
+
+_REMEDIES = {
+    "missing": "Add it.",
+    "int_parsing": "Give a whole number.",
+    "int_type": "Give a whole number.",
+    "int_from_float": "Give a whole number.",
+    "float_parsing": "Give a number.",
+    "float_type": "Give a number.",
+    "string_type": "Give text; quote it if it looks like a number.",
+    "bool_parsing": "Give true or false.",
+    "bool_type": "Give true or false.",
+    "tuple_type": "Give a list.",
+    "finite_number": "Give a finite number.",
+}
+
+
+def fault_of(detail: ErrorDetails, model: type[BaseModel], prefix: str = "") -> Fault:
+    """A validation error of pydantic in this package's words."""
+    path = ".".join([*([prefix] if prefix else []), *(str(part) for part in detail["loc"])]) or "recipe"
+    kind, message = detail["type"], detail["msg"]
+    if kind == "missing":
+        return Fault(path, "this field is missing.", "Add it.")
+    if kind == "extra_forbidden":
+        known = list(_model_at(model, detail["loc"][:-1]).model_fields)
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        return Fault(path, "there is no such field.", f"Did you mean {near[0]!r}?" if near else f"Fields here: {', '.join(known)}.")
+    if kind == "value_error":
+        return Fault(path, f"{message.removeprefix('Value error, ')}.", "Change it so.")
+    what, remedy = f"{message[:1].lower()}{message[1:]}", _REMEDIES.get(kind, "Change it so.")
+    here = _model_at(model, detail["loc"][:-1]).model_fields
+    if kind in {"model_type", "model_attributes_type", "dict_type", "mapping_type"}:  # these name classes, which say nothing to a reader
+        what, remedy = "this is no field with fields of its own", "Give fields with values."
+    elif kind == "invalid_key":
+        what, remedy = "names of fields must be text", f"Fields here: {', '.join(here)}."
+    elif kind == "string_pattern_mismatch":
+        field = here.get(str(detail["loc"][-1]))
+        what, remedy = "this is none of the values that the field takes", f"Choose: {(field and field.description) or message}"
+    return Fault(path, f"{what}{_given(path, detail)}.", remedy)
+
+
+def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model
+
+
+def _given(path: str, detail: ErrorDetails) -> str:
+    """The value in brackets, but never what names the forget set."""
+    return "" if path.startswith("forget") else f" (given: {_short(detail['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _redacted(forget: ForgetSpec) -> dict[str, Any]:
+    shown: dict[str, Any] = {"description": forget.description}
+    if forget.where is not None:
+        return shown | {"by": "filter", "columns": column_names(forget.where)}
+    if forget.ids is not None:
+        return shown | {"by": "ids", "count": len(forget.ids)}
+    return shown | {"by": "file"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

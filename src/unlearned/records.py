@@ -1,0 +1,194 @@
+"""What a run writes down: findings, costs, the verdict and the audit record that holds them.
+
+Everything that anybody reads (terminal table, `audit.json`, HTML page, model card) is made from these records and from nothing else. They
+hold numbers and names, never samples: no content of a forget set comes in here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unlearned.errors import Fault, InputError
+
+SCHEMA: Literal["unlearned.audit/1"] = "unlearned.audit/1"
+
+SubjectName = Literal["original", "unlearned", "reference"]
+Direction = Literal["reference", "higher", "lower", "none"]
+NO_REFERENCE = "no reference given"
+
+
+class Record(BaseModel):
+    """Immutable, refuses unknown fields, and holds no NaN or infinity (JSON has none)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Finding(Record):
+    """One measured number with all that is needed to read it."""
+
+    audit: str
+    """Name of the audit or attack that measured it."""
+    kind: Literal["audit", "attack"] = "audit"
+    metric: str
+    """What was measured, for example `accuracy`."""
+    split: str
+    """On which data: `forget`, `retain`, `test`, or a part of them."""
+    subject: SubjectName
+    """Of which model. `reference` is the mean over the reference bank."""
+    value: float | None
+    """The number; None only with a `reason`."""
+    low: float | None = None
+    """Lower end of the interval."""
+    high: float | None = None
+    """Upper end of the interval."""
+    interval: str | None = None
+    """How the interval was got, for example `Wilson 95 %` or `t 95 % over 3 seeds`."""
+    n: int = Field(ge=0)
+    """How many samples (for a reference: models) the value rests on."""
+    unit: str
+    """`share`, `seconds`, `bytes`, `ratio`, ...; empty for numbers that have none, such as an AUC."""
+    direction: Direction = "reference"
+    """What is good: as close as possible to the `reference`, `higher`, `lower`, or `none` when it only describes."""
+    gap: float | None = None
+    """Value minus the reference's value. Two-sided: less than the reference is a gap too."""
+    budget: float | None = None
+    """For a point of an attack's curve: how much the attacker spent."""
+    budget_unit: str | None = None
+    """Unit of `budget`, for example `steps`."""
+    reason: str | None = None
+    """Why a value or a gap is absent."""
+
+    @model_validator(mode="after")
+    def _explains_what_is_absent(self) -> Finding:
+        if self.value is None and not self.reason:
+            raise ValueError("a finding without a value needs a reason")
+        if self.value is not None and self.gap is None and self.subject != "reference" and not self.reason:
+            raise ValueError("a finding without a gap needs a reason")
+        if (self.low is None) != (self.high is None) or (self.low is not None and not self.interval):
+            raise ValueError("an interval needs both ends and how it was got")
+        return self
+
+
+class Cost(Record):
+    """What it took to make a model."""
+
+    wall_seconds: float = Field(ge=0)
+    cpu_seconds: float = Field(ge=0)
+    """Processor time of the process, all threads."""
+    peak_memory_bytes: int = Field(ge=0)
+    """Largest memory in use meanwhile: of the accelerator if there is one, else resident memory of the process."""
+    samples_seen: int = Field(ge=0)
+    """Samples for which gradients were computed, repeats counted."""
+    steps: int = Field(ge=0)
+    """Optimiser steps, or gradient batches of a method that has no optimiser."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            wall_seconds=self.wall_seconds + other.wall_seconds,
+            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
+            peak_memory_bytes=max(self.peak_memory_bytes, other.peak_memory_bytes),
+            samples_seen=self.samples_seen + other.samples_seen,
+            steps=self.steps + other.steps,
+        )
+
+
+class Check(Record):
+    """One rule of the verdict."""
+
+    name: str
+    passed: bool | None
+    """None: could not be decided; `words` says why."""
+    words: str
+    """What was found and what the limit is, to be read after the name and a colon."""
+    value: float | None = None
+    limit: float | None = None
+
+
+class Verdict(Record):
+    """The answer to: may this model be called unlearned?"""
+
+    status: Literal["passed", "failed", "undecided"]
+    headline: str
+    """One plain sentence."""
+    checks: tuple[Check, ...] = ()
+
+
+class SetSummary(Record):
+    """How large a set is and which one it was, without showing it."""
+
+    n: int = Field(ge=0)
+    fingerprint: str
+    """Hash of ids and content: equal sets have equal fingerprints."""
+
+
+class Environment(Record):
+    """Where the numbers were made."""
+
+    unlearned: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    threads: int
+
+
+class AuditRecord(Record):
+    """The whole outcome of a run: the file `audit.json`."""
+
+    schema_: Literal["unlearned.audit/1"] = Field(SCHEMA, alias="schema")
+    verdict: Verdict
+    environment: Environment
+    recipe: dict[str, Any]
+    """The settings in effect, defaults included. What names single samples of the forget set is left out."""
+    sets: dict[str, SetSummary] = {}
+    costs: dict[str, Cost] = {}
+    """By what was made: `unlearned`, `reference` (mean over the bank)."""
+    findings: tuple[Finding, ...]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """As written to `audit.json`."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_file(cls, path: Path) -> AuditRecord:
+        """Read an `audit.json`.
+
+        Raises:
+            InputError: if the file is missing, is not JSON, or is not a record of this schema.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(Fault("report", f"{str(path)!r} cannot be read ({error.strerror}).", "Give the directory of a finished run.")) from error
+        except UnicodeDecodeError as error:
+            raise InputError(Fault("report", f"{str(path)!r} is not a text file.", "Give the directory of a finished run.")) from error
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(Fault("report", f"{str(path)!r} is not JSON ({error}).", "Run the recipe again to write it anew.")) from error
+        found = data.get("schema") if isinstance(data, dict) else None
+        if found != SCHEMA:
+            raise InputError(
+                Fault("report", f"{str(path)!r} has schema {found!r}, not {SCHEMA!r}.", "Use a version of this package that wrote it, or run the recipe again.")
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(Fault("report", f"{str(path)!r} is damaged at {where} ({first['msg']}).", "Run the recipe again to write it anew.")) from error
+
+
+def pick(
+    findings: Sequence[Finding], *, audit: str | None = None, metric: str | None = None, split: str | None = None, subject: SubjectName | None = None
+) -> list[Finding]:
+    """The findings that match everything that is given."""
+    wanted = {"audit": audit, "metric": metric, "split": split, "subject": subject}
+    return [f for f in findings if all(want is None or getattr(f, field) == want for field, want in wanted.items())]

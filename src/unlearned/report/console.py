@@ -1,0 +1,83 @@
+"""The summary that a run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from unlearned.records import NO_REFERENCE, AuditRecord, Check, Cost, Finding, SubjectName
+from unlearned.report import words
+from unlearned.report.curves import curves
+from unlearned.report.rows import Row, side_by_side, single
+
+COLOURS = {"passed": "green", "failed": "red", "undecided": "yellow"}
+
+
+def literal(text: str, style: str = "") -> Text:
+    """One line of text as it is: rich reads no markup in a `Text`, and a control code could rewrite what the terminal already shows."""
+    return Text("".join(c if c.isprintable() else (" " if c.isspace() else f"\\x{ord(c):02x}") for c in text), style=style)
+
+
+def summary(record: AuditRecord) -> RenderableType:
+    """Verdict, numbers side by side, checks, costs and what attacks bring back."""
+    verdict = record.verdict
+    parts: list[RenderableType] = [Text.assemble((words.STATUS[verdict.status], f"bold {COLOURS[verdict.status]}"), "  ", literal(verdict.headline, "bold"))]
+    # The lines below the table say what it cost.
+    numbers = [finding for finding in single(record) if not (record.costs and finding.audit == "cost")]
+    parts.extend([table([f for f in numbers if f.value is not None])] if any(f.value is not None for f in numbers) else [])
+    parts.extend(_absent([f for f in numbers if f.value is None]))
+    parts.extend(_check(check) for check in verdict.checks)
+    parts.extend(_cost(name, cost) for name, cost in record.costs.items())
+    parts.extend(literal(curve.sentence) for curve in curves(record.findings))
+    return Group(*parts)
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """The models side by side, one line for each thing that was measured."""
+    shown = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("what", "split"):
+        shown.add_column(heading, overflow="fold")
+    for heading in (*words.SUBJECTS.values(), "gap"):
+        shown.add_column(heading, justify="right", overflow="fold")
+    rows = side_by_side(findings)
+    for row in rows:
+        unlearned = row.cells.get("unlearned")
+        # The column of the reference already says why; saying it twice would push the numbers apart.
+        gap = "-" if unlearned is not None and unlearned.value is not None and unlearned.reason == NO_REFERENCE else row.gap
+        reference = literal(NO_REFERENCE, "dim") if gap == "-" and "reference" not in row.cells else _cell(row, "reference")
+        name = literal(f"{row.audit} {row.what}")
+        shown.add_row(name, literal(row.split), _cell(row, "original"), _cell(row, "unlearned"), reference, literal(gap))
+    return shown
+
+
+def _absent(findings: Sequence[Finding]) -> list[Text]:
+    """One line for each reason: a missing reference is the reason of many."""
+    names: dict[str, list[str]] = {}
+    for finding in findings:
+        names.setdefault(finding.reason or "", []).append(f"{finding.audit} {words.readable(finding.metric)}")
+    return [literal(f"not measured, {reason}: {', '.join(dict.fromkeys(several))}", "dim") for reason, several in names.items()]
+
+
+def _cell(row: Row, subject: SubjectName) -> Text:
+    value, *rest = row.cell(subject, "\n").split("\n")
+    return Text("\n").join([literal(value), *(literal(line, "dim") for line in rest)])
+
+
+def _check(check: Check) -> Text:
+    word = words.outcome(check)
+    return Text.assemble((f"{word:<9}", COLOURS[word]), "  ", literal(check.name), ": ", literal(check.words))
+
+
+def _cost(name: str, cost: Cost) -> Text:
+    numbers = [
+        f"{words.number(cost.wall_seconds, 'seconds')} wall",
+        f"{words.number(cost.cpu_seconds, 'seconds')} CPU",
+        f"{words.number(cost.peak_memory_bytes, 'bytes')} peak memory",
+        f"{words.significant(cost.samples_seen)} samples seen",
+        f"{words.significant(cost.steps)} steps",
+    ]
+    return literal(f"cost of {words.model(name)}: " + ", ".join(numbers))

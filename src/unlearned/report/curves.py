@@ -1,0 +1,61 @@
+"""Curves of attacks: what comes back against what the attacker spends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from unlearned.records import Finding, SubjectName
+from unlearned.report import words
+
+
+@dataclass
+class Curve:
+    """One metric of one attack on one split, for every model."""
+
+    audit: str
+    metric: str
+    split: str
+    budget_unit: str
+    unit: str
+    points: dict[SubjectName, list[Finding]] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All points, model by model."""
+        return [finding for points in self.points.values() for finding in points]
+
+    @property
+    def sentence(self) -> str:
+        """Where the unlearned model's curve starts and ends, and where the reference ends."""
+        points = [(point.budget or 0.0, point.value) for point in self.points.get("unlearned", []) if point.value is not None]
+        name = f"{self.audit}: {words.readable(self.metric)} {words.place(self.split)}"
+        if not points:
+            return f"{name} was not measured for the unlearned model"
+        (_, first), (spent, last) = points[0], points[-1]
+        start, end = words.number(first, self.unit), words.number(last, self.unit)
+        amount = f"{words.significant(spent)} {self.budget_unit}".strip()
+        turn = "rises" if last > first else "falls"
+        course = f"stays at {end} after {amount}" if start == end else f"{turn} from {start} to {end} in {amount}"
+        return f"{name} {course}; {self._reference(spent)}"
+
+    def _reference(self, spent: float) -> str:
+        points = self.points.get("reference", [])
+        same = [point.value for point in points if point.value is not None and point.budget == spent]
+        if same:
+            return f"a retrained model reaches {words.number(same[0], self.unit)}"
+        reasons = [point.reason for point in points if point.reason] or [point.reason for point in self.points["unlearned"] if point.reason]
+        return reasons[0] if reasons else "no retrained model was attacked as long"
+
+
+def curves(findings: Iterable[Finding]) -> list[Curve]:
+    """The curves among the findings of attacks, points sorted by budget."""
+    found: dict[tuple[str, str, str, str, str], Curve] = {}
+    for finding in findings:
+        if finding.kind == "attack" and finding.budget is not None:
+            key = (finding.audit, finding.metric, finding.split, finding.budget_unit or "", finding.unit)
+            found.setdefault(key, Curve(*key)).points.setdefault(finding.subject, []).append(finding)
+    for curve in found.values():
+        for points in curve.points.values():
+            points.sort(key=lambda point: point.budget or 0.0)
+    return list(found.values())

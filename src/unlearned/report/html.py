@@ -1,0 +1,57 @@
+"""One HTML page that holds everything it shows: no server, no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from typing import Any
+
+import jinja2
+import plotly.offline
+import yaml
+from markupsafe import Markup
+
+from unlearned.records import AuditRecord
+from unlearned.report import words
+from unlearned.report.rows import Row, side_by_side, single
+from unlearned.report.sections import sections
+
+
+def page(record: AuditRecord) -> str:
+    """The page as text."""
+    parts = sections(record)
+    scripts = [plotly.offline.get_plotlyjs(), _asset("page.js")]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unlearned", "report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    # Neither the record nor the assets change while the page is made, so the values are computed once, here, and the template only places them.
+    values: dict[str, Any] = {
+        "record": record,
+        "words": words,
+        "rows": _by_audit(side_by_side(single(record))),
+        "sections": [part for part in parts if part.figures or part.unplotted or part.empty],
+        "specs": [figure.spec for part in parts for figure in part.figures],
+        "recipe": yaml.safe_dump(record.model_dump(mode="json")["recipe"], sort_keys=False, allow_unicode=True),
+        "policy": _policy(scripts),
+        "style": Markup(_asset("page.css")),  # noqa: S704 - files of this package, not input
+        "scripts": [Markup(script) for script in scripts],  # noqa: S704 - the same
+    }
+    return environment.get_template("template.html.j2").render(values)
+
+
+def _by_audit(rows: list[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.audit, []).append(row)
+    return groups
+
+
+def _asset(name: str) -> str:
+    return resources.files("unlearned.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """What a browser may do with the page: run exactly these scripts and fetch nothing, even if an escape were forgotten somewhere."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

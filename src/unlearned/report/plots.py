@@ -1,0 +1,182 @@
+"""Plots as plain data for plotly.js: three shapes that fit any audit and any attack.
+
+Ink, grid and background are set by the page's style sheet, so that a plot follows the theme and the printer without being drawn again.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unlearned.records import Finding, SubjectName
+from unlearned.report import words
+from unlearned.report.curves import Curve
+
+# Three hues that keep a contrast of 3:1 on white and on the dark page, also for colour-blind eyes; symbols repeat the difference.
+COLOURS: dict[SubjectName, str] = {"original": "#7d8793", "unlearned": "#2f78d6", "reference": "#c8741a"}
+BANDS: dict[SubjectName, str] = {"original": "rgba(125,135,147,0.16)", "unlearned": "rgba(47,120,214,0.16)", "reference": "rgba(200,116,26,0.16)"}
+SYMBOLS: dict[SubjectName, str] = {"original": "circle", "unlearned": "square", "reference": "diamond"}
+DASHES: dict[SubjectName, str] = {"original": "dot", "unlearned": "solid", "reference": "dash"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot with its caption and the findings that it shows."""
+
+    title: str
+    caption: str
+    spec: dict[str, Any]
+    findings: tuple[Finding, ...]
+    small: bool = False
+
+
+def literal(text: str) -> str:
+    """Free text for plotly, which reads a small HTML in every label."""
+    return html.escape(text, quote=False)
+
+
+def _shown(findings: Sequence[Finding], subject: SubjectName) -> list[tuple[Finding, float]]:
+    return [(f, f.value) for f in findings if f.subject == subject and f.value is not None]
+
+
+def _hover(finding: Finding) -> str:
+    lines = [
+        f"<b>{words.SUBJECTS[finding.subject]}</b>",
+        literal(" ".join(filter(None, [finding.split, words.budget(finding) and f"at {words.budget(finding)}"]))),
+        literal(" ".join(filter(None, [words.measured(finding), finding.interval and f"({finding.interval})"]))),
+        f"n = {finding.n}",
+    ]
+    if finding.gap is not None:
+        lines.append(f"gap to the reference {literal(words.difference(finding.gap, finding.unit))}")
+    return "<br>".join(lines)
+
+
+def _errors(points: list[tuple[Finding, float]], colour: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [None if f.high is None else max(0.0, f.high - value) for f, value in points],
+        "arrayminus": [None if f.low is None else max(0.0, value - f.low) for f, value in points],
+        "color": colour,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
+def _trace(subject: SubjectName, points: list[tuple[Finding, float]], **parts: Any) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": words.SUBJECTS[subject],
+        "hoverinfo": "text",
+        "hovertext": [_hover(finding) for finding, _ in points],
+        "marker": {"color": COLOURS[subject], "symbol": SYMBOLS[subject], "size": 9},
+        **parts,
+    }
+
+
+def _axis(unit: str, title: str) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": {"text": literal(title), "standoff": 10}, "zeroline": False, "automargin": True, "nticks": 6}
+    return axis | ({"tickformat": ".3~p"} if unit == "share" else {})
+
+
+def _layout(**parts: Any) -> dict[str, Any]:
+    return {
+        "margin": {"l": 10, "r": 14, "t": 36, "b": 10},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "legend": {"orientation": "h", "x": 0, "yref": "container", "y": 1, "yanchor": "top"},
+        "hovermode": "closest",
+        **parts,
+    }
+
+
+def _absent(findings: Sequence[Finding]) -> str:
+    reasons = dict.fromkeys(f"{words.SUBJECTS[f.subject]}: {f.reason}" for f in findings if f.value is None)
+    return f" Without a value: {'; '.join(reasons)}." if reasons else ""
+
+
+def _range(findings: Sequence[Finding]) -> list[float]:
+    ends = [end for f in findings for end in (f.low, f.value, f.high) if end is not None]
+    margin = 0.06 * (max(ends) - min(ends)) or 0.06 * abs(ends[0]) or 1.0
+    return [min(ends) - margin, max(ends) + margin]
+
+
+def _unit(findings: Sequence[Finding]) -> str:
+    return findings[0].unit
+
+
+def _axis_title(findings: Sequence[Finding]) -> str:
+    # The caption names the metric, and ticks in percent name their unit; a title again would take the width of a phone.
+    unit = _unit(findings)
+    return "" if unit == "share" else unit
+
+
+def by_split(findings: Sequence[Finding]) -> Figure:
+    """One metric over the splits: a dot with its interval for every model. Dots need no zero, so small differences stay visible."""
+    splits = [literal(split) for split in dict.fromkeys(f.split for f in findings)]
+    traces = []
+    for subject in words.SUBJECTS:
+        points = _shown(findings, subject)
+        if points:
+            places = [literal(f.split) for f, _ in points]
+            traces.append(_trace(subject, points, x=places, y=[value for _, value in points], error_y=_errors(points, COLOURS[subject])))
+    splits_axis = {"type": "category", "categoryorder": "array", "categoryarray": splits, "automargin": True, "showgrid": False, "zeroline": False}
+    layout = _layout(
+        scattermode="group",
+        scattergap=0.55,
+        xaxis=splits_axis,
+        yaxis=_axis(_unit(findings), _axis_title(findings)) | {"range": _range(findings)},
+        showlegend=True,
+    )
+    title = f"{words.readable(findings[0].metric)} by split"
+    return Figure(
+        title, "One dot for each model, with its interval where one was measured." + _absent(findings), {"data": traces, "layout": layout}, tuple(findings)
+    )
+
+
+def against_reference(findings: Sequence[Finding]) -> Figure:
+    """One metric on one split: every model against the line of the reference."""
+    traces: list[dict[str, Any]] = []
+    shapes: list[dict[str, Any]] = []
+    for subject, name in reversed(words.SUBJECTS.items()):
+        points = _shown(findings, subject)
+        if points:
+            row = [name.split(" ")[0]] * len(points)
+            traces.append(_trace(subject, points, x=[value for _, value in points], y=row, error_x=_errors(points, COLOURS[subject])))
+    for finding, value in _shown(findings, "reference"):
+        line = {"color": COLOURS["reference"], "width": 1.5, "dash": "dash"}
+        shapes.append({"type": "line", "layer": "between", "yref": "paper", "y0": 0, "y1": 1, "x0": value, "x1": value, "line": line})
+        if finding.low is not None:
+            band = {"fillcolor": BANDS["reference"], "line": {"width": 0}}
+            shapes.append({"type": "rect", "layer": "between", "yref": "paper", "y0": 0, "y1": 1, "x0": finding.low, "x1": finding.high, **band})
+    rows_axis = {"type": "category", "automargin": True, "showgrid": False, "zeroline": False}
+    layout = _layout(xaxis=_axis(_unit(findings), _axis_title(findings)), yaxis=rows_axis, showlegend=False, shapes=shapes)
+    layout["margin"] |= {"t": 10}
+    caption = "The dashed line is the reference, the band its interval." if shapes else "No line to compare with: there is no value of a reference."
+    title = f"{words.readable(findings[0].metric)}, {findings[0].split}"
+    return Figure(title, caption + _absent(findings), {"data": traces, "layout": layout}, tuple(findings), small=True)
+
+
+def over_budget(curve: Curve) -> Figure:
+    """An attack's curve: one line with its band for every model."""
+    traces: list[dict[str, Any]] = []
+    for subject, points in curve.points.items():
+        band = [f for f in points if f.low is not None and f.high is not None]
+        if len(band) > 1:
+            outline = {"x": [f.budget for f in band + band[::-1]], "y": [f.high for f in band] + [f.low for f in band[::-1]]}
+            look = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": BANDS[subject], "hoverinfo": "skip", "showlegend": False}
+            traces.append({"type": "scatter", "legendgroup": subject, **outline, **look})
+    for subject in words.SUBJECTS:
+        shown = _shown(curve.points.get(subject, []), subject)
+        if shown:
+            line = {"color": COLOURS[subject], "width": 2, "dash": DASHES[subject]}
+            place = {"x": [f.budget for f, _ in shown], "y": [value for _, value in shown]}
+            traces.append(_trace(subject, shown, mode="lines+markers", line=line, legendgroup=subject, **place))
+    budget_axis = _axis("", f"budget of the attack ({curve.budget_unit})" if curve.budget_unit else "budget of the attack")
+    layout = _layout(xaxis=budget_axis, yaxis=_axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
+    title = f"{curve.audit}: {words.readable(curve.metric)} {words.place(curve.split)}"
+    return Figure(title, f"{curve.sentence}.{_absent(curve.findings)}", {"data": traces, "layout": layout}, tuple(curve.findings))

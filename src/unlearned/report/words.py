@@ -1,0 +1,109 @@
+"""How numbers and names of a record are put into words."""
+
+from __future__ import annotations
+
+from unlearned.records import Check, Direction, Finding, SubjectName, Verdict
+
+SUBJECTS: dict[SubjectName, str] = {"original": "original", "unlearned": "unlearned", "reference": "retrained (reference)"}
+ABSENT = "none"
+STATUS = {"passed": "PASSED", "failed": "FAILED", "undecided": "UNDECIDED"}
+DIRECTIONS: dict[Direction, str] = {"reference": "as the reference", "higher": "higher", "lower": "lower", "none": ""}
+MIB = 2**20
+
+
+def significant(value: float) -> str:
+    """Three significant digits, without an exponent for numbers that people write out.
+
+    >>> significant(0.012345), significant(1234567.0), significant(0.0)
+    ('0.0123', '1,234,567', '0')
+    """
+    if abs(value) < 1000:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.3g}"
+
+
+def digits(value: float, unit: str) -> str:
+    """The number alone, scaled to the unit that `suffix` names."""
+    if unit == "share":
+        percent = 100 * value
+        return f"{percent:.1f}" if abs(percent) >= 1 or percent == 0 else f"{percent:.2g}"
+    return significant(value / MIB if unit == "bytes" else value)
+
+
+def suffix(unit: str) -> str:
+    """The unit as written after a number, with its leading space."""
+    return {"share": " %", "seconds": " s", "bytes": " MiB", "ratio": " x", "": ""}.get(unit, f" {unit}")
+
+
+def number(value: float, unit: str) -> str:
+    """A value with its unit; shares as percent.
+
+    >>> number(0.973, "share"), number(2 * MIB, "bytes"), number(0.5, "ratio")
+    ('97.3 %', '2 MiB', '0.5 x')
+    """
+    return digits(value, unit) + suffix(unit)
+
+
+def difference(value: float, unit: str) -> str:
+    """A difference of two values with its sign; of shares in percentage points (pp)."""
+    text = digits(value, unit)
+    return (text if text.startswith("-") else f"+{text}") + (" pp" if unit == "share" else suffix(unit))
+
+
+def interval(finding: Finding) -> str:
+    """The interval in brackets, or nothing when there is none."""
+    if finding.low is None or finding.high is None:
+        return ""
+    return f"[{digits(finding.low, finding.unit)}, {digits(finding.high, finding.unit)}]"
+
+
+def measured(finding: Finding, between: str = " ") -> str:
+    """Value with its interval (and `between` them), or the reason why there is no value."""
+    if finding.value is None:
+        return f"{ABSENT}: {finding.reason}"
+    return between.join(filter(None, [number(finding.value, finding.unit), interval(finding)]))
+
+
+def gap(finding: Finding) -> str:
+    """Gap to the reference, or the reason why there is none; nothing for the reference itself."""
+    if finding.subject == "reference":
+        return ""
+    if finding.gap is not None:
+        return difference(finding.gap, finding.unit)
+    return f"{ABSENT}: {finding.reason}" if finding.value is not None else ""
+
+
+def readable(name: str) -> str:
+    """A name of code as words."""
+    return name.replace("_", " ")
+
+
+def model(name: str) -> str:
+    """Name of a model in a table: the reference is called what it is, others keep their name."""
+    return SUBJECTS["reference"] if name == "reference" else name
+
+
+def budget(finding: Finding) -> str:
+    """What the attacker spent, or nothing."""
+    if finding.budget is None:
+        return ""
+    return " ".join(filter(None, [significant(finding.budget), finding.budget_unit or ""]))
+
+
+def place(split: str) -> str:
+    """A split as the end of a sentence: `of the forget set`."""
+    return {"forget-rest": "of the unseen rest", "all": "on all data"}.get(split, f"of the {split} set")
+
+
+def outcome(check: Check) -> str:
+    """A check's outcome as a word."""
+    return "undecided" if check.passed is None else ("passed" if check.passed else "failed")
+
+
+def verdict_sentence(verdict: Verdict) -> str:
+    """What the status means for whoever reads nothing else."""
+    return {
+        "passed": "Within what was measured, the model may be called unlearned.",
+        "failed": "The model may not be called unlearned: at least one check failed.",
+        "undecided": "The evidence does not suffice to call the model unlearned.",
+    }[verdict.status]

@@ -1,0 +1,179 @@
+"""The seam between modalities and everything else."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from unlearned.data.fingerprints import of_json
+from unlearned.data.samples import Row, Samples
+from unlearned.errors import Fault
+
+Batch = dict[str, Tensor]
+"""Collated samples: name to tensor, first dimension B."""
+
+Data = Samples | Mapping[str, Any] | tuple[Any, ...] | Any
+"""Samples that a program holds in memory: a dict or tuple of columns, a data set of the `datasets` library, or `Samples`."""
+
+
+class ModelSource(BaseModel):
+    """Where a model comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="A directory or hub id for `from_pretrained`, or `module:function` that returns an nn.Module.")
+    weights: str | None = Field(None, description="For `module:function`: a safetensors file (or a directory that this package saved) with the weights.")
+    allow_pickle: bool = Field(False, description="Read weights in pickle format (tensors only). Off, because such files can run code.")
+
+
+class DataSource(BaseModel):
+    """Where samples come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="A folder of images, a .npz, .parquet, .jsonl or .csv file, a saved or hub data set, or `module:function`.")
+    split: str | None = Field(None, description="Split of a data set that has several.")
+    columns: Mapping[str, str] = Field(default_factory=dict, description="Names of this data's columns for those that the task expects, as {expected: given}.")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model and what goes with it."""
+
+    model: nn.Module
+    companions: Mapping[str, Any] = field(default_factory=dict)
+    """Processor, tokenizer or scheduler, by that name."""
+    origin: ModelSource | None = None
+    """Where it was loaded from; None if it was made in Python."""
+
+    def with_model(self, model: nn.Module) -> Bundle:
+        """The same companions around another model of the same architecture."""
+        return replace(self, model=model)
+
+
+class Task(ABC):
+    """What the rest of the package asks of a modality. Stateless: everything is in the arguments.
+
+    `losses`, `outputs`, `knowledge` and `utility` take the model in whatever mode (train or eval) it is in and do not change it. In eval mode
+    they are functions of the model and the batch alone; in train mode they may draw from the global random generators.
+    """
+
+    name: ClassVar[str]
+    utility_metric: ClassVar[str]
+    """What `utility` measures, as the findings call it."""
+
+    @abstractmethod
+    def load(self, source: ModelSource, field: str) -> Bundle:
+        """Load a model in eval mode, in float32, from safetensors.
+
+        Raises:
+            InputError: if it cannot be loaded, or only as a pickle that was not allowed. `field` is named in the message.
+        """
+
+    @abstractmethod
+    def save(self, bundle: Bundle, directory: Path) -> None:
+        """Write the model so that `load` (and the library it came from) can read it. The directory exists and is empty."""
+
+    @abstractmethod
+    def restore(self, directory: Path, like: Bundle) -> Bundle:
+        """What `save` wrote from a bundle like this one, in eval mode: its weights, the same companions."""
+
+    @abstractmethod
+    def fresh(self, bundle: Bundle) -> Bundle:
+        """The same architecture, newly initialised from torch's global random generator."""
+
+    @abstractmethod
+    def read(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
+        """Read samples, ready for `collate`.
+
+        Args:
+            source: where from.
+            bundle: the model whose processor or tokenizer makes them ready.
+            field: named in messages.
+            like: the training data, when further data is read whose classes must be numbered as there.
+
+        Raises:
+            InputError: if they cannot be read or do not have what the task needs.
+        """
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Make a batch of samples."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Training loss of each sample, (B,), differentiable."""
+
+    def losses_from(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """`losses` from what `outputs` returned, without another forward pass; for tasks whose loss is a function of the outputs.
+
+        Raises:
+            NotImplementedError: if it is not.
+        """
+        del outputs, batch
+        raise NotImplementedError(f"the loss of {self.name} is not a function of its outputs")
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model says, (B, ...)."""
+
+    @abstractmethod
+    def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
+        """How much of each sample the model shows, (B,) in [0, 1]."""
+
+    @abstractmethod
+    def utility(self, model: nn.Module, batch: Batch) -> Tensor:
+        """How well the model does on each sample, (B,) in [0, 1]; its mean is `utility_metric`."""
+
+    def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
+        """What is wrong with these samples for this model: shapes that cannot be collated, labels out of range, ..."""
+        del bundle, samples, field
+        return []
+
+    def architecture(self, bundle: Bundle) -> str:
+        """Fingerprint of the architecture: what `fresh` makes, without the values of the weights."""
+        config: dict[str, Any] = getattr(getattr(bundle.model, "config", None), "to_diff_dict", dict)()
+        parts = {
+            "task": self.name,
+            "class": f"{type(bundle.model).__module__}.{type(bundle.model).__qualname__}",
+            "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in bundle.model.state_dict().items()],
+            "config": {name: value for name, value in config.items() if name != "_name_or_path"},
+            "text": repr(bundle.model),
+            "code": _source_code(bundle),
+        }
+        return of_json(parts)
+
+
+def _source_code(bundle: Bundle) -> list[str]:
+    """Source of the user's own layers and factory: the same tensors may be computed with differently. Libraries are left to their versions."""
+    kinds = {type(layer) for layer in bundle.model.modules()}
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in {"torch", "transformers", "diffusers"}]
+    parts: list[Any] = sorted(own, key=lambda kind: (kind.__module__, kind.__qualname__))
+    if bundle.origin is not None and ":" in bundle.origin.source:
+        module, _, name = bundle.origin.source.partition(":")
+        parts.append(getattr(sys.modules.get(module), name, None))
+    code = []
+    for part in parts:
+        with suppress(OSError, TypeError):  # made in a notebook or by a built-in: no source to be had
+            code.append(inspect.getsource(part))
+    return code
+
+
+def measured(logits: Tensor) -> Tensor:
+    """Logits in float64 where nothing is trained: in float32 the losses of confident answers all round to 0, and no ranking is left."""
+    return logits if torch.is_grad_enabled() else logits.double()
+
+
+def stack(rows: Sequence[Row], columns: Sequence[str]) -> Batch:
+    """Collate rows whose tensors have equal shapes."""
+    return {name: torch.stack([row[name] for row in rows]) for name in columns}

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tests.conformance.test_measurements import subject_of
+from tests.methods.oracles import LinearClassifier, softmax_rows
+from tests.methods.test_neg_grad_plus import everything
+from tests.models import bundle_of, images, layer_of, problem_of
+from unlearned.api import make_problem
+from unlearned.attacks.relearn import Relearn
+from unlearned.data.samples import union
+from unlearned.engine.batches import batch_positions
+from unlearned.engine.engine import Engine
+from unlearned.engine.randomness import derive_seed
+from unlearned.engine.references import Reference
+from unlearned.engine.training import Training, train
+from unlearned.evidence.subject import Subject
+from unlearned.problem import Problem
+from unlearned.records import pick
+
+
+@pytest.mark.parametrize(
+    ("steps", "grid"),
+    [(1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3]), (50, [0, 1, 2, 5, 10, 20, 50]), (100, [0, 1, 2, 5, 10, 20, 50, 100]), (7, [0, 1, 2, 5, 7])],
+)
+def test_budgets(steps: int, grid: list[int]) -> None:
+    assert Relearn(steps=steps).budgets() == grid
+
+
+@pytest.mark.parametrize(("share", "known"), [(0.5, 3), (0.01, 1), (0.99, 5)])
+def test_the_attacker_has_a_part_and_never_all(share: float, known: int) -> None:
+    subject = subject_of("linear")
+    have, rest = Relearn(share=share)._split(subject)
+    assert (len(have), len(rest)) == (known, 6 - known)
+    assert sorted(have.ids + rest.ids) == sorted(subject.problem.forget.ids)
+
+
+def test_a_single_sample_cannot_be_divided() -> None:
+    problem = problem_of("linear", forget=1)
+    [finding] = Relearn().measure(Subject(problem, bundle_of("linear", 1), [], Engine(problem.task)))
+    assert finding.value is None
+    assert "single sample" in (finding.reason or "")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 32])
+def test_every_budget_is_reached_whatever_the_batch_size(batch_size: int) -> None:
+    subject = subject_of("linear")
+    findings = Relearn(steps=11, batch_size=batch_size, share=0.8).measure(subject)
+    for who in ("unlearned", "reference"):
+        assert [f.budget for f in pick(findings, subject=who)] == [0, 1, 2, 5, 10, 11]
+    assert [f.budget for f in pick(findings, subject="original")] == [0]
+
+
+def test_curve_by_hand() -> None:
+    """SGD with momentum 0.9 and no weight decay on the attacker's part; true-class probability on the rest."""
+    subject = subject_of("linear", seed=8)
+    forget = subject.problem.forget.shuffled(derive_seed(8, "relearn"))
+    x, y = everything(forget)
+    known, rest = slice(0, 3), slice(3, 6)
+    layer = layer_of(copy.deepcopy(subject.unlearned.model), 1)
+    by_hand = LinearClassifier(layer.weight.detach(), layer.bias.detach())
+    velocity = [torch.zeros_like(by_hand.weight), torch.zeros_like(by_hand.bias)]
+    batches = [batch for number in range(4) for batch in batch_positions(3, 3, 8, "forget", number)]
+    expected = []
+    for step in range(5):
+        p = softmax_rows(by_hand.logits(x[rest]))
+        expected.append(float(p[range(3), y[rest]].mean()))
+        if step < 4:
+            gradient = by_hand.cross_entropy_gradient(x[known][batches[step]], y[known][batches[step]])
+            velocity = [0.9 * v + g for v, g in zip(velocity, gradient, strict=True)]
+            by_hand.step((velocity[0], velocity[1]), 0.2)
+    found = {f.budget: f.value for f in pick(Relearn(steps=4, batch_size=3, lr=0.2).measure(subject), subject="unlearned")}
+    assert found == pytest.approx({0: expected[0], 1: expected[1], 2: expected[2], 4: expected[4]}, rel=1e-4)
+
+
+def test_knowledge_that_was_only_hidden_comes_back_faster_than_it_is_learnt() -> None:
+    """The hidden model is the original with one bias lowered: its features know the class still; the reference never met it."""
+    original = bundle_of("linear")
+    problem = make_problem(original, train=images(0, 300), test=images(300, 60), forget="label == 3")
+    engine = Engine(problem.task)
+    how = Training(epochs=15, lr=0.5, batch_size=32, weight_decay=0.0)
+    trained = train(engine, original, union(problem.forget, problem.retain), how, 0)
+    hidden = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        layer_of(hidden, 1).bias[3] -= 10
+    reference = Reference(train(engine, original, problem.retain, how, 1), None, 1)
+    subject = Subject(Problem(problem.task, trained, problem.forget, problem.retain, problem.test), trained.with_model(hidden), [reference], engine)
+    findings = Relearn(steps=20, lr=0.3, batch_size=8).measure(subject)
+    known = {f.budget: f.value or 0.0 for f in pick(findings, subject="unlearned")}
+    [before] = [f.value or 0.0 for f in pick(findings, subject="original")]
+    assert before > 0.8
+    assert known[0] < 0.05
+    assert known[20] > 0.8
+    assert max(f.gap or 0.0 for f in pick(findings, subject="unlearned")) > 0.1

@@ -1,0 +1,85 @@
+"""A run that is killed at any moment and given again ends as if nothing had happened: the same bits, the same findings, nothing left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .place import RECIPE, fill, read_json
+
+TRIALS = 10
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    base = tmp_path_factory.mktemp("killing")
+    (base / "place").mkdir()
+    fill(base / "place")
+    recipe = RECIPE | {
+        "model": {"source": "tiny:forgetful", "weights": "original.safetensors"},  # dropout: the random generators must be resumed too
+        "method": {"name": "scrub", "optimizer": "adam", "epochs": 3, "batch_size": 12, "forget_batch_size": 6, "lr": 0.01},
+        "audits": ["utility", "output-distance", "cost"],
+        "compute": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0},
+        "training": {"optimizer": "adam", "lr": 0.02, "batch_size": 8, "epochs": 2, "schedule": "cosine"},
+    }
+    (base / "place" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    program = Path(__file__).with_name("killing.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, str(program), str(base)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["undisturbed"]["code"] == 0, done.stderr
+    assert len(report["trials"]) == TRIALS
+    return base, report
+
+
+def weights(place: Path) -> dict[str, bytes]:
+    """The unlearned model and the references."""
+    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*.safetensors")) if path.parent != place / "work"}
+
+
+def outcome(place: Path) -> dict[str, Any]:
+    """The record without what differs between two runs of anything: time and memory."""
+    record: dict[str, Any] = read_json(place / "work" / "out" / "audit.json")
+    del record["costs"]
+    record["findings"] = [finding for finding in record["findings"] if finding["audit"] != "cost"]
+    return record
+
+
+def names(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+
+@pytest.mark.parametrize("number", range(TRIALS))
+def test_killed_and_given_again_is_undisturbed(ran: tuple[Path, dict[str, Any]], number: int) -> None:
+    base, report = ran
+    trial, undisturbed = report["trials"][number], base / "undisturbed"
+    place, moment = base / f"killed-{number}", trial["moment"]
+    assert trial["first"]["killed"], moment
+    assert trial["second"]["code"] == 0, moment
+    assert len(weights(undisturbed)) == 3
+    assert weights(place) == weights(undisturbed), moment
+    assert outcome(place) == outcome(undisturbed), moment
+    assert names(place) == names(undisturbed), moment
+
+
+@pytest.mark.parametrize("number", range(TRIALS))
+def test_steps_are_not_taken_again(ran: tuple[Path, dict[str, Any]], number: int) -> None:
+    _, report = ran
+    trial = report["trials"][number]
+    again = trial["first"]["steps"] + trial["second"]["steps"] - report["undisturbed"]["steps"]
+    phase, call = trial["moment"]
+    assert trial["first"]["steps"] > 0 or phase == "references"
+    # The state is saved after each step, so one step at most is lost. An attack is one stage: its few steps are taken again. And directories cannot be
+    # exchanged in one step: between the two renamings there is no saved state, and the training begins anew.
+    whole = phase == "attack" or call == "rename"
+    assert 0 <= again <= (report["undisturbed"]["steps"] if whole else 1)
+    if phase == "report":
+        assert trial["second"]["steps"] == 0

@@ -1,0 +1,73 @@
+"""The conformance table: one row per method, audit and attack on each kind of model that it is defined for.
+
+A new part gets every behaviour in this directory by adding its rows here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tests.models import TASK_OF
+
+IMAGES = ("plain", "resnet", "vit")
+ALL = (*IMAGES, "gpt2", "llama", "unet")
+
+HEAD = {"plain": r"^8\.", "resnet": r"^classifier\.", "vit": r"^classifier\.", "gpt2": r"ln_f", "llama": r"norm\.weight", "unet": r"conv_out"}
+"""A regular expression for a few parameters of each model, near its output."""
+
+
+class Row(NamedTuple):
+    """A part with settings, on a kind of model from `tests.models`."""
+
+    name: str
+    kind: str
+    settings: dict[str, Any]
+    note: str = ""
+    random: bool = True
+    """Methods: whether another seed gives another result, beyond rounding."""
+    subjects: tuple[str, ...] = ("original", "unlearned", "reference")
+    """Audits and attacks: which rows its findings have."""
+
+    @property
+    def task(self) -> str:
+        return TASK_OF[self.kind]
+
+    @property
+    def title(self) -> str:
+        return "-".join(filter(None, (self.name, self.kind, self.note)))
+
+
+def _on(kinds: tuple[str, ...], name: str, settings: dict[str, Any], **more: Any) -> list[Row]:
+    return [Row(name, kind, settings, **more) for kind in kinds]
+
+
+# The sets of `problem_of` are 6 and 18 samples: with these settings each pass takes three steps.
+_SHORT = {"epochs": 2, "batch_size": 8, "lr": 0.01}
+_ADAM = _SHORT | {"optimizer": "adam", "schedule": "cosine", "max_grad_norm": 1.0}
+
+METHODS = [
+    *_on(ALL, "retrain", _SHORT),
+    *_on(ALL, "fine-tune", _SHORT),
+    *_on(ALL, "gradient-ascent", _SHORT | {"batch_size": 2, "lr": 0.001}),
+    *_on(ALL, "neg-grad-plus", _SHORT),
+    *_on(IMAGES, "scrub", _SHORT | {"max_epochs": 1, "forget_batch_size": 2, "lr_decay_epochs": (1,)}),
+    # The order of the data matters to SSD alone through which samples share a batch.
+    *_on(ALL, "ssd", {"batch_size": 4, "alpha": 0.5, "dampening": 0.5}),
+    Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
+    Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
+    Row("neg-grad-plus", "unet", _ADAM, "adam-cosine"),
+    Row("scrub", "plain", _SHORT | {"optimizer": "adam", "max_epochs": 2, "forget_batch_size": 2, "alpha": 0.5, "gamma": 1.0, "temperature": 2.0}, "adam"),
+    Row("ssd", "plain", {"batch_size": 1, "alpha": 0.5}, "fisher", random=False),
+]
+
+AUDITS = [
+    *_on(ALL, "utility", {}),
+    *_on(ALL, "membership", {}),
+    *_on(IMAGES, "output-distance", {}),
+    *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
+]
+
+ATTACKS = [
+    *_on(ALL, "relearn", {"steps": 3, "batch_size": 2}),
+    Row("relearn", "plain", {"steps": 2, "batch_size": 8, "optimizer": "adam", "share": 0.8}, "adam"),
+]

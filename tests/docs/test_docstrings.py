@@ -1,0 +1,47 @@
+"""What is public has a docstring."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.conftest import ROOT
+
+MODULES = sorted((ROOT / "src" / "unlearned").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT / "src").as_posix())
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "the module has none"
+    without = [f"{path.name}:{node.lineno} {node.name}" for node in public(tree.body, {}) if not ast.get_docstring(node)]
+    assert not without
+
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def public(body: list[ast.stmt], inherited: dict[str, Definition]) -> Iterator[Definition]:
+    """Classes, functions and methods of public names; not what is defined inside functions, nor what overrides a documented method."""
+    for node in body:
+        if isinstance(node, Definition) and not node.name.startswith("_") and node.name not in inherited:
+            yield node
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public(node.body, {} if not node.bases else OVERRIDDEN)
+
+
+def _documented_methods() -> dict[str, Definition]:
+    """Methods of the seams, by name: whoever implements one need not explain it again."""
+    found: dict[str, Definition] = {}
+    for name in ("tasks/_task.py", "methods/_method.py", "audits/_audit.py", "attacks/_attack.py"):
+        tree = ast.parse((ROOT / "src" / "unlearned" / name).read_text(encoding="utf-8"))
+        for part in tree.body:
+            if isinstance(part, ast.ClassDef):
+                found |= {node.name: node for node in part.body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)}
+    return found
+
+
+OVERRIDDEN = _documented_methods()

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models import bits, generators, layer_of, made, modes, plain_network, problem_of, same_bits
+from unlearned.api import forget
+from unlearned.engine.engine import Engine
+from unlearned.engine.loop import Pass, Plan, fit, train_mode
+from unlearned.engine.settings import Compute, Optimisation
+from unlearned.errors import DivergedError, InputError
+
+
+def loss_of(problem):
+    return lambda model, forget_batch, retain_batch: problem.task.losses(model, retain_batch or forget_batch).mean()
+
+
+def weight_sum(model: nn.Module, *_: object) -> torch.Tensor:
+    assert isinstance(model, nn.Linear)
+    return model.weight.sum()
+
+
+def run(problem, plan: Plan, *, engine: Engine | None = None, **settings):
+    model = made(plain_network, seed=5)
+    how = Optimisation(batch_size=8, epochs=1, **settings)
+    watched: list[int] = []
+    fit(
+        engine or Engine(problem.task),
+        model,
+        plan,
+        {"forget": problem.forget, "retain": problem.retain},
+        how,
+        title="t",
+        seed=1,
+        watch=lambda _, step: watched.append(step),
+    )
+    return model, watched
+
+
+def test_title_is_for_people_only() -> None:
+    problem = problem_of("plain")
+    results = []
+    for title in ("one", "another"):
+        model = made(plain_network, seed=5)
+        fit(Engine(problem.task), model, Plan([Pass("retain", loss_of(problem))]), {"retain": problem.retain}, Optimisation(batch_size=8), title=title, seed=1)
+        results.append(bits(model))
+    assert same_bits(*results)
+
+
+def test_hooks_are_called_once_per_step_and_watch_once_more() -> None:
+    problem = problem_of("plain")
+    before: list[tuple[int, int]] = []
+    after: list[nn.Module] = []
+    passes = [Pass("retain", loss_of(problem)), Pass("forget", loss_of(problem)), Pass("both", loss_of(problem))]
+    plan = Plan(
+        passes,
+        forget_batch_size=2,
+        before_step=lambda _, f, r: before.append((len(f.get("labels", ())), len(r.get("labels", ())))),
+        after_step=after.append,
+    )
+    _, watched = run(problem, plan)
+    assert before == [(0, 8), (0, 8), (0, 2), (2, 0), (2, 0), (2, 0), (2, 8), (2, 8), (2, 2)]
+    assert len(after) == 9
+    assert watched == list(range(10))
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 100])
+def test_steps_can_be_limited_in_the_middle_of_a_pass(most: int) -> None:
+    problem = problem_of("plain")
+    _, watched = run(problem, Plan([Pass("retain", loss_of(problem))] * 2, max_steps=most))
+    assert watched[-1] == min(most, 6)
+
+
+def test_cosine_falls_from_lr_towards_zero() -> None:
+    """With plain SGD on loss w the weight moves by exactly lr · ½ (1 + cos(π k / n)) at step k of n."""
+    problem = problem_of("linear", retain=16)
+    model = nn.Linear(1, 1, bias=False)
+    path = [float(model.weight.detach())]
+    how = Optimisation(lr=0.5, momentum=0, weight_decay=0, batch_size=8, schedule="cosine")
+    plan = Plan([Pass("retain", weight_sum)] * 2)
+    fit(
+        Engine(problem.task),
+        model,
+        plan,
+        {"retain": problem.retain},
+        how,
+        title="t",
+        seed=0,
+        watch=lambda m, step: path.append(float(weight_sum(m).detach())) if step else None,
+    )
+    assert [a - b for a, b in itertools.pairwise(path)] == pytest.approx([0.5 * 0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)], rel=1e-5)
+
+
+@pytest.mark.parametrize("limit", [0.5, None])
+def test_gradients_are_scaled_down_to_the_norm(limit: float | None) -> None:
+    problem = problem_of("linear", retain=8)
+    model = nn.Linear(4, 1, bias=False)
+    before = model.weight.detach().clone()
+    how = Optimisation(lr=1.0, momentum=0, weight_decay=0, batch_size=8, max_grad_norm=limit)
+    fit(Engine(problem.task), model, Plan([Pass("retain", lambda *args: 3 * weight_sum(*args))]), {"retain": problem.retain}, how, title="t", seed=0)
+    assert float((before - model.weight.detach()).norm()) == pytest.approx(limit or 6.0, rel=1e-4)
+
+
+def test_the_wrappers_of_accelerate_give_the_same_bits_as_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of("plain")
+    settings: dict[str, Any] = {"optimizer": "adam", "max_grad_norm": 0.5, "epochs": 2, "batch_size": 8}
+    plain = forget(problem, "fine-tune", **settings).model
+    monkeypatch.setattr(Engine, "plain", False)
+    wrapped = forget(problem, "fine-tune", **settings).model
+    assert same_bits(bits(plain), bits(wrapped))
+    assert type(wrapped) is type(plain)
+
+
+def test_mixed_precision_trains_in_float32_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.state import AcceleratorState
+
+    problem = problem_of("plain")
+    full = forget(problem, "fine-tune", epochs=1).model
+    AcceleratorState._reset_state(True)  # its precision is one of the whole process
+    try:
+        half = forget(problem, "fine-tune", Engine(problem.task, Compute(precision="bf16", device="cpu")), epochs=1).model
+    finally:
+        AcceleratorState._reset_state(True)
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert not same_bits(bits(full), bits(half))
+    for name, tensor in full.state_dict().items():
+        torch.testing.assert_close(half.state_dict()[name], tensor, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e9])
+def test_a_loss_without_meaning_stops_the_loop_and_puts_the_generators_back(bad: float) -> None:
+    problem = problem_of("plain")
+    before = generators()
+    with pytest.raises(DivergedError, match="t diverged at step 1: the loss is"):
+        run(problem, Plan([Pass("retain", lambda *args: loss_of(problem)(*args) * 0 + bad)]))
+    assert generators() == before
+
+
+def test_frozen_layers_stay_in_eval_mode() -> None:
+    model = plain_network()
+    for index in (0, 1):
+        layer_of(model, index).requires_grad_(False)
+    train_mode(model)
+    assert [name for name, training in modes(model).items() if not training] == ["0", "1"]
+
+
+def test_evaluation_puts_modes_back_also_after_an_error() -> None:
+    problem = problem_of("plain")
+    model = problem.original.model
+    layer_of(model, 4).train()
+    before = modes(model)
+
+    def fails(model: nn.Module, batch: object) -> torch.Tensor:
+        assert not model.training
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Engine(problem.task).evaluate(model, problem.test, fails)
+    assert modes(model) == before
+
+
+def test_evaluation_pads_texts_of_different_lengths() -> None:
+    problem = problem_of("gpt2")
+    outputs = {size: Engine(problem.task, Compute(batch_size=size)).evaluate(problem.original.model, problem.test, problem.task.outputs) for size in (3, 100)}
+    assert outputs[3].shape == outputs[100].shape
+    torch.testing.assert_close(outputs[3], outputs[100], rtol=1e-5, atol=1e-6)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(InputError, match="this machine has no 'cuda'"):
+        Engine(problem_of("plain").task, Compute(device="cuda"))
+
+
+def test_trackers_receive_the_losses(tmp_path: Path) -> None:
+    problem = problem_of("plain")
+    forget(problem, "fine-tune", Engine(problem.task, Compute(trackers=("tensorboard",)), work=tmp_path / "work"), epochs=2, batch_size=8)
+    files = [path for path in tmp_path.rglob("*") if "tfevents" in path.name]
+    assert files
+    assert b"fine-tune/loss" in b"".join(path.read_bytes() for path in files)
+
+
+def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="accelerate refuses these settings"):
+        Engine(problem_of("plain").task, Compute(trackers=("nothing",)), work=tmp_path)

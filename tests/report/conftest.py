@@ -1,0 +1,144 @@
+"""Audit records made by hand: one as a run writes it, one without a reference, and one whose every free text is hostile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from unlearned.records import NO_REFERENCE, AuditRecord, Check, Cost, Environment, Finding, SetSummary, SubjectName, Verdict
+
+SUBJECTS: tuple[SubjectName, ...] = ("original", "unlearned", "reference")
+HOSTILE = (
+    "[red]x[/red]",
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "</script><script>document.title='owned'</script>",
+    "{{7*7}}",
+    "a|b `c` <b>d</b>",
+)
+ENVIRONMENT = Environment(
+    unlearned="0.1.0", python="3.11.7", platform="Linux-6.1-x86_64", packages={"torch": "2.9.1", "numpy": "2.3.4"}, device="cpu", threads=2
+)
+
+
+def three(audit: str, metric: str, split: str, values: tuple[float, ...], unit: str = "share", half: float | None = 0.015, **more: Any) -> list[Finding]:
+    """The same measurement of the original, the unlearned and (with a third value) the retrained model."""
+    found = []
+    for subject, value in zip(SUBJECTS, values, strict=False):
+        known: dict[str, Any] = {"n": 3, "interval": "t 95 % over 3 seeds"} if subject == "reference" else {"n": 200, "interval": "Wilson 95 %"}
+        if half is None:
+            known["interval"] = None
+        else:
+            ends = (value - half, value + half)
+            known |= {"low": max(0.0, ends[0]), "high": min(1.0, ends[1])} if unit == "share" else {"low": ends[0], "high": ends[1]}
+        if subject != "reference":
+            known |= {"gap": value - values[2]} if len(values) == 3 else {"reason": NO_REFERENCE}
+        found.append(Finding(audit=audit, metric=metric, split=split, subject=subject, value=value, unit=unit, **known, **more))
+    return found
+
+
+def curve(values: dict[SubjectName, list[float]], audit: str = "relearn") -> list[Finding]:
+    found = []
+    for subject, points in values.items():
+        for step, value in zip((0, 5, 10, 20, 50), points, strict=True):
+            gap = None if subject == "reference" or "reference" not in values else value - values["reference"][(0, 5, 10, 20, 50).index(step)]
+            found.append(
+                Finding(
+                    audit=audit, kind="attack", metric="knowledge", split="forget-rest", subject=subject, value=value, n=150, unit="share",
+                    low=max(0.0, value - 0.04), high=min(1.0, value + 0.04), interval="bootstrap 95 %", direction="lower", gap=gap,
+                    reason=NO_REFERENCE if gap is None and subject != "reference" else None, budget=step, budget_unit="steps",
+                )
+            )  # fmt: skip
+    return found
+
+
+def make(findings: list[Finding], **parts: Any) -> AuditRecord:
+    checks = (
+        Check(
+            name="forget-accuracy", passed=True, words="Accuracy on the forget set is 1.2 points from the retrained model, at most 5 are allowed.", value=0.012
+        ),
+        Check(name="membership", passed=False, words="Membership AUC is 0.07 from the retrained model, at most 0.05 is allowed.", value=0.07, limit=0.05),
+        Check(name="relearn", passed=None, words="Fewer than two references were given, so that the spread is unknown."),
+    )
+    standard: dict[str, Any] = {
+        "verdict": Verdict(status="failed", headline="The model leaks more about the forget set than a retrained model.", checks=checks),
+        "environment": ENVIRONMENT,
+        "recipe": {
+            "task": "image-classification",
+            "model": "models/digits",
+            "library_name": "transformers",
+            "forget": {"description": "label == 3", "n": 150},
+            "method": {"name": "neggrad-plus", "lr": 0.01, "alpha": 0.95},
+            "references": 3,
+            "seed": 0,
+        },
+        "sets": {"forget": SetSummary(n=150, fingerprint="9f86d081884c7d65"), "retain": SetSummary(n=1200, fingerprint="60303ae22b998861")},
+        "costs": {
+            "unlearned": Cost(wall_seconds=2.31, cpu_seconds=4.4, peak_memory_bytes=512 * 2**20, samples_seen=3000, steps=47),
+            "reference": Cost(wall_seconds=14.2, cpu_seconds=27.9, peak_memory_bytes=520 * 2**20, samples_seen=48000, steps=750),
+        },
+        "findings": tuple(findings),
+    }
+    return AuditRecord(**(standard | parts))
+
+
+@pytest.fixture
+def full() -> AuditRecord:
+    """What a run with references and an attack writes."""
+    ratio: dict[str, Any] = {"split": "all", "subject": "unlearned", "n": 1, "unit": "ratio", "direction": "lower", "reason": "a ratio to the reference"}
+    findings = [
+        *three("utility", "accuracy", "forget", (0.995, 0.652, 0.64), half=0.03),
+        *three("utility", "accuracy", "retain", (0.998, 0.981, 0.997), half=0.006),
+        *three("utility", "accuracy", "test", (0.968, 0.949, 0.962)),
+        Finding(audit="utility", metric="average_gap", split="all", subject="unlearned", value=0.0137, n=3, unit="share", gap=0.0137),
+        Finding(audit="utility", metric="tug_of_war", split="all", subject="unlearned", value=0.96, n=3, unit="share", direction="higher", gap=-0.04),
+        *three("output-distance", "total_variation", "forget", (0.41, 0.12, 0.09), half=0.02),
+        *three("output-distance", "total_variation", "retain", (0.02, 0.04, 0.015), half=0.004),
+        *three("output-distance", "total_variation", "test", (0.05, 0.06, 0.04), half=0.01),
+        *three("membership", "auc", "forget", (0.71, 0.43, 0.5), half=0.03),
+        *three("membership", "tpr_at_1pct_fpr", "forget", (0.06, 0.004, 0.011), half=0.004),
+        *three("membership", "svc_nonmember_share", "forget", (0.12, 0.63, 0.52), half=0.04),
+        Finding(
+            audit="membership", metric="tpr_at_0.1pct_fpr", split="forget", subject="unlearned", value=None, n=200, unit="share", reason="needs 1000 samples"
+        ),
+        *[Finding(audit="cost", metric=metric, value=value, **ratio) for metric, value in (("wall_seconds_ratio", 0.163), ("peak_memory_ratio", 0.985))],
+        *three("neuron-census", "dead_units", "all", (3, 17, 4), unit="units", half=None, direction="none"),
+        *curve({"original": [0.99] * 5, "unlearned": [0.02, 0.35, 0.62, 0.84, 0.91], "reference": [0.01, 0.02, 0.04, 0.07, 0.1]}),
+    ]
+    return make(findings)
+
+
+@pytest.fixture
+def lonely() -> AuditRecord:
+    """Neither references nor an attack nor costs, and an attack-like value that could not be measured."""
+    findings = [
+        *three("utility", "accuracy", "forget", (0.995, 0.652)),
+        *three("utility", "accuracy", "test", (0.968, 0.949)),
+        *three("membership", "auc", "forget", (0.71, 0.43)),
+        Finding(audit="cost", metric="wall_seconds_ratio", split="all", subject="unlearned", value=None, n=0, unit="ratio", reason=NO_REFERENCE),
+    ]
+    return make(findings, verdict=Verdict(status="undecided", headline="There is no retrained model to compare with."), costs={}, sets={})
+
+
+@pytest.fixture
+def hostile() -> AuditRecord:
+    """Every free text tries to become something else than text."""
+    findings: list[Finding] = []
+    for text in HOSTILE:
+        for split in (text, "test"):
+            findings += three("utility", text, split, (0.9, 0.5, 0.4))
+        findings += three("membership", text, text, (0.9, 0.5, 0.4))
+        findings += three(text, text, text, (0.9, 0.5, 0.4), unit=text)
+        findings += curve({"unlearned": [0.0, 0.1, 0.2, 0.3, 0.4]}, audit=text)
+        findings.append(Finding(audit=text, metric="absent", split=text, subject="unlearned", value=None, n=0, unit=text, reason=text))
+    checks = tuple(Check(name=text, passed=False, words=text) for text in HOSTILE)
+    every = " ".join(HOSTILE)
+    return make(
+        findings,
+        verdict=Verdict(status="failed", headline=every, checks=checks),
+        recipe={"task": every, "model": every, "forget": {"description": every, "n": 1}, "method": {"name": every, every: [every]}, every: every, "seed": 0},
+        sets={every: SetSummary(n=1, fingerprint=every)},
+        costs={every: Cost(wall_seconds=1, cpu_seconds=1, peak_memory_bytes=1, samples_seen=1, steps=1)},
+        environment=Environment(unlearned=every, python=every, platform=every, packages={every: every}, device=every, threads=1),
+    )

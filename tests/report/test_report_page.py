@@ -1,0 +1,113 @@
+"""The page as text: what must hold without any browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearned.errors import InputError
+from unlearned.records import NO_REFERENCE, AuditRecord
+from unlearned.report import html, write_report
+from unlearned.report.sections import sections
+
+from .conftest import HOSTILE, curve, make
+
+
+def without_scripts(text: str) -> str:
+    return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_the_page_is_written_whole_or_not_at_all(full: AuditRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_report(full, tmp_path / "new" / "run")
+    before = path.read_bytes()
+    assert path == tmp_path / "new" / "run" / "report.html"
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+    def full_disk(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(InputError, match=r"report.html.*No space left"):
+        write_report(full, path.parent)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_file_in_the_way_is_said_plainly(full: AuditRecord, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"out: .*report.html"):
+        write_report(full, tmp_path / "file")
+
+
+def test_the_same_record_gives_the_same_page(full: AuditRecord) -> None:
+    assert html.page(full) == html.page(full)
+
+
+def test_nothing_outside_the_page_is_named(full: AuditRecord, hostile: AuditRecord) -> None:
+    for record in (full, hostile):
+        text = without_scripts(html.page(record))
+        assert not re.search(r"""(?:src|href|action)\s*=\s*["']?(?:https?:)?//""", text)
+        assert "url(" not in text
+        assert "@import" not in text
+        assert not re.search(r"<script[^>]+src", html.page(record))
+
+
+def test_every_value_is_on_the_page_once_in_full(full: AuditRecord) -> None:
+    parts = sections(full)
+    shown = [finding for part in parts for finding in (*(f for figure in part.figures for f in figure.findings), *part.unplotted)]
+    assert sorted(map(repr, shown)) == sorted(map(repr, full.findings))
+
+
+def test_an_unknown_audit_is_not_hidden(full: AuditRecord) -> None:
+    other = next(part for part in sections(full) if part.anchor == "other")
+    assert {finding.audit for finding in other.unplotted} == {"neuron-census"}
+    assert "17 units" in html.page(full).split('id="other"')[1]
+
+
+def test_what_is_missing_is_said(lonely: AuditRecord) -> None:
+    text = without_scripts(html.page(lonely))
+    assert NO_REFERENCE in text
+    assert "No attack was run" in text
+    assert "No line to compare with" in text
+
+
+def test_an_empty_record_still_makes_a_page() -> None:
+    assert "Nothing was measured." in html.page(make([], recipe={}, sets={}, costs={}))
+
+
+def test_hostile_text_is_escaped(hostile: AuditRecord) -> None:
+    text = html.page(hostile)
+    assert text.count("<script") == text.count("</script>") == 3
+    assert "<img" not in without_scripts(text)
+    assert "49" not in re.findall(r"<h1>.*?</h1>", text)[0]
+    assert len(HOSTILE) < text.count("[red]x[/red]")
+
+
+def test_a_path_that_is_no_text_does_not_break_the_page(tmp_path: Path) -> None:
+    assert write_report(make([], recipe={"model": "caf\udce9"}), tmp_path).read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def test_importing_the_room_is_light() -> None:
+    code = "import sys, unlearned.report; print([m for m in ('torch', 'plotly', 'jinja2', 'yaml', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_plot_says_which_of_its_values_are_absent_and_why() -> None:
+    points = curve({"unlearned": [0.0, 0.1, 0.2, 0.3, 0.4], "reference": [0.0] * 5})
+    points[-1] = points[-1].model_copy(update={"value": None, "low": None, "high": None, "interval": None, "reason": "training diverged"})
+    text = re.sub(r"<details>.*?</details>", "", without_scripts(html.page(make(points))), flags=re.DOTALL)
+    assert "Without a value: retrained (reference): training diverged." in text
