@@ -16,9 +16,9 @@ from unlearned.audits._audit import Audit
 from unlearned.data.filters import select
 from unlearned.data.samples import Samples
 from unlearned.data.tables import require
+from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine, evaluating
 from unlearned.engine.environment import environment
-from unlearned.engine.references import Reference
 from unlearned.errors import Fault, InputError, collecting, raise_faults
 from unlearned.evidence.subject import Subject
 from unlearned.evidence.verdict import Limits, judge
@@ -164,7 +164,7 @@ def forget(problem: Problem, method: str | Method, engine: Engine | None = None,
 def audit(
     problem: Problem,
     unlearned: ModelLike,
-    references: Sequence[ModelLike | Reference] = (),
+    references: Sequence[ModelLike | Kept] = (),
     *,
     audits: Sequence[str] | None = None,
     attacks: Sequence[str] = (),
@@ -228,7 +228,7 @@ def measure(subject: Subject, parts: Sequence[Audit | Attack], limits: Limits, d
 
 
 def attack(
-    problem: Problem, unlearned: ModelLike, name: str, references: Sequence[ModelLike | Reference] = (), *, engine: Engine | None = None, **settings: Any
+    problem: Problem, unlearned: ModelLike, name: str, references: Sequence[ModelLike | Kept] = (), *, engine: Engine | None = None, **settings: Any
 ) -> list[Finding]:
     """Try to bring the knowledge back.
 
@@ -248,7 +248,7 @@ def attack(
 
 
 def make_subject(
-    problem: Problem, unlearned: ModelLike, references: Sequence[ModelLike | Reference] = (), *, cost: Cost | None = None, engine: Engine | None = None
+    problem: Problem, unlearned: ModelLike, references: Sequence[ModelLike | Kept] = (), *, cost: Cost | None = None, engine: Engine | None = None
 ) -> Subject:
     """What audits and attacks are given.
 
@@ -257,7 +257,7 @@ def make_subject(
     """
     task = problem.task
     bundle = as_bundle(unlearned, task.name)
-    bank = [r if isinstance(r, Reference) else Reference(as_bundle(r, task.name), None, None) for r in references]
+    bank = [r if isinstance(r, Kept) else Kept(as_bundle(r, task.name), None, None) for r in references]
     faults = []
     for name, model in [("after", bundle), *((f"reference.{i}", r.bundle) for i, r in enumerate(bank))]:
         faults += model_faults(problem, model, name)

@@ -12,10 +12,11 @@ from unlearned.api import conclude, forget, make_problem, make_subject, model_fa
 from unlearned.attacks._attack import Attack
 from unlearned.audits._audit import Audit
 from unlearned.data.fingerprints import of_json
+from unlearned.engine.bank import Bank, Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.files import atomic_directory, write_text
 from unlearned.engine.loop import only
-from unlearned.engine.references import Reference, ReferenceBank
+from unlearned.engine.training import Trained
 from unlearned.errors import Fault, InputError, collecting, raise_faults, writing
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
@@ -49,7 +50,7 @@ class Prepared(NamedTuple):
 
     problem: Problem
     engine: Engine
-    references: list[Reference]
+    references: list[Kept]
     """Those that were retrained elsewhere."""
 
 
@@ -76,7 +77,7 @@ def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = Fa
         field = f"references.models.{i}"
         with collecting(faults):
             bundle = task.load(source, field)
-            references.append(Reference(bundle, None, None))
+            references.append(Kept(bundle, None, None))
             if problem is not None:
                 faults += model_faults(problem, bundle, field)
     if file.training is not None and file.training.start is not None:
@@ -146,7 +147,7 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
     return record
 
 
-def train_references(recipe: Recipe, problem: Problem, engine: Engine, say: Say) -> list[Reference]:
+def train_references(recipe: Recipe, problem: Problem, engine: Engine, say: Say) -> list[Kept]:
     """The references that a recipe asks for, from the cache where they are there.
 
     Raises:
@@ -159,7 +160,8 @@ def train_references(recipe: Recipe, problem: Problem, engine: Engine, say: Say)
     say(f"{spec.count} reference models, retrained without the forget set")
     # Seeds of references are their own: the original, trained with the same number, must not share its first weights with one of them.
     seeds = [recipe.file.seed * 10_000 + 1 + i for i in range(spec.count)]
-    return ReferenceBank(engine, problem.original, problem.retain, recipe.file.training, _cache(recipe)).get(seeds)
+    makings = [Trained(problem.original, seed, problem.retain, recipe.file.training) for seed in seeds]
+    return Bank(engine, _cache(recipe)).get(makings, "reference models")
 
 
 def _trains_references(recipe: Recipe) -> bool:

@@ -12,10 +12,10 @@ from tests.models import bundle_of, images, layer_of, problem_of
 from unlearned.api import make_problem
 from unlearned.attacks.relearn import Relearn
 from unlearned.data.samples import union
+from unlearned.engine.bank import Kept
 from unlearned.engine.batches import batch_positions
 from unlearned.engine.engine import Engine
 from unlearned.engine.randomness import derive_seed
-from unlearned.engine.references import Reference
 from unlearned.engine.training import Training, train
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
@@ -86,7 +86,7 @@ def test_knowledge_that_was_only_hidden_comes_back_faster_than_it_is_learnt() ->
     hidden = copy.deepcopy(trained.model)
     with torch.no_grad():
         layer_of(hidden, 1).bias[3] -= 10
-    reference = Reference(train(engine, original, problem.retain, how, 1), None, 1)
+    reference = Kept(train(engine, original, problem.retain, how, 1), None, 1)
     subject = Subject(Problem(problem.task, trained, problem.forget, problem.retain, problem.test), trained.with_model(hidden), [reference], engine)
     findings = Relearn(steps=20, lr=0.3, batch_size=8).measure(subject)
     known = {f.budget: f.value or 0.0 for f in pick(findings, subject="unlearned")}

@@ -16,8 +16,8 @@ from unlearned.audits.cost import CostAudit
 from unlearned.audits.membership import Membership
 from unlearned.audits.output_distance import OutputDistance
 from unlearned.audits.utility import Utility
+from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
-from unlearned.engine.references import Reference
 from unlearned.evidence.subject import Subject
 from unlearned.evidence.verdict import Limits
 from unlearned.problem import Problem
@@ -116,7 +116,7 @@ def test_cost_of_a_model_from_elsewhere_is_absent_with_its_reason() -> None:
 
 def test_a_whole_record_with_its_verdict() -> None:
     subject = subject_of("plain", references=1, itself=True)
-    bank = [Reference(subject.references[0].bundle, COST, 0)]
+    bank = [Kept(subject.references[0].bundle, COST, 0)]
     wide = Limits(utility_gap=1, membership_gap=1, relearn_gap=1)
     record = audit(subject.problem, subject.unlearned, bank, attacks=["relearn"], cost=COST, engine=subject.engine, limits=wide)
     assert record.verdict.status == "passed"

@@ -16,8 +16,8 @@ from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
+from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
-from unlearned.engine.references import Reference
 from unlearned.evidence.subject import Subject
 from unlearned.records import Cost, Finding
 
@@ -36,7 +36,7 @@ def part_of(row: Row) -> Audit | Attack:
 def subject_of(kind: str, references: int = 2, *, itself: bool = False, seed: int = 0) -> Subject:
     """Original, unlearned and references with unrelated weights; `itself`: the reference's weights in the place of the unlearned model too."""
     problem = problem_of(kind)
-    bank = [Reference(bundle_of(kind, seed=300 + i), COST, i) for i in range(references)]
+    bank = [Kept(bundle_of(kind, seed=300 + i), COST, i) for i in range(references)]
     unlearned = bundle_of(kind, seed=300 if itself else 200)
     return Subject(problem, unlearned, bank, Engine(problem.task, seed=seed), COST)
 
@@ -130,7 +130,7 @@ on_the_plain_network = pytest.mark.parametrize("row", SMALL.values(), ids=list(S
 @on_the_plain_network
 def test_a_cost_that_is_not_known_does_not_matter_to_what_is_measured(row: Row) -> None:
     subject = subject_of(row.kind)
-    bank = [Reference(reference.bundle, None, None) for reference in subject.references]
+    bank = [Kept(reference.bundle, None, None) for reference in subject.references]
     assert tuple(part_of(row).measure(Subject(subject.problem, subject.unlearned, bank, subject.engine))) == found(row.title)
 
 

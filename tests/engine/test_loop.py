@@ -12,7 +12,7 @@ from torch import nn
 from tests.models import bits, generators, layer_of, made, modes, plain_network, problem_of, same_bits
 from unlearned.api import forget
 from unlearned.engine.engine import Engine
-from unlearned.engine.loop import Pass, Plan, fit, train_mode
+from unlearned.engine.loop import Pass, Plan, Step, fit, train_mode
 from unlearned.engine.settings import Compute, Optimisation
 from unlearned.errors import DivergedError, InputError
 
@@ -57,17 +57,63 @@ def test_hooks_are_called_once_per_step_and_watch_once_more() -> None:
     problem = problem_of("plain")
     before: list[tuple[int, int]] = []
     after: list[nn.Module] = []
+    steps: list[Step] = []
     passes = [Pass("retain", loss_of(problem)), Pass("forget", loss_of(problem)), Pass("both", loss_of(problem))]
     plan = Plan(
         passes,
         forget_batch_size=2,
-        before_step=lambda _, f, r: before.append((len(f.get("labels", ())), len(r.get("labels", ())))),
-        after_step=after.append,
+        before_step=lambda _, f, r, __: before.append((len(f.get("labels", ())), len(r.get("labels", ())))),
+        after_backward=lambda _, step: steps.append(step),
+        after_step=lambda model, _: after.append(model),
     )
     _, watched = run(problem, plan)
     assert before == [(0, 8), (0, 8), (0, 2), (2, 0), (2, 0), (2, 0), (2, 8), (2, 8), (2, 2)]
     assert len(after) == 9
+    assert steps == [Step(done, 9, done // 3, done % 3, 3) for done in range(9)]
     assert watched == list(range(10))
+
+
+def seen_by(problem, passes: list[Pass], **options) -> list[tuple[list[int], list[int]]]:
+    """Positions (those of the retain set begin at 6) in the forget and the retain batch of each step."""
+    seen = []
+    names = {
+        bytes(problem.task.collate([s[i]])["pixel_values"].numpy().data): int(s.ids[i].split("-")[1])
+        for s in (problem.forget, problem.retain)
+        for i in range(len(s))
+    }
+
+    def note(_: nn.Module, forget, retain, step: Step) -> None:
+        f, r = ([names[image.numpy().tobytes()] for image in batch.get("pixel_values", ())] for batch in (forget, retain))
+        seen.append((f, r))
+
+    run(problem, Plan(passes, before_step=note, **options))
+    return seen
+
+
+def test_a_pass_paced_by_forget_draws_retain_batches_that_go_on_over_passes() -> None:
+    problem = problem_of("plain")  # 6 to forget, 18 to retain
+    seen = seen_by(problem, [Pass("both", loss_of(problem), paced_by="forget")] * 4, forget_batch_size=2)
+    assert [len(f) for f, _ in seen] == [2] * 12
+    for start in range(0, 12, 3):
+        assert sorted(i for f, _ in seen[start : start + 3] for i in f) == list(range(6))
+        assert sorted(i for _, r in seen[start : start + 3] for i in r) == list(range(6, 24))  # 18 in batches of 8
+    assert seen[0][1] != seen[3][1]
+
+
+def test_a_stream_continues_where_the_pass_before_left_it() -> None:
+    problem = problem_of("plain")
+    seen = seen_by(problem, [Pass("both", loss_of(problem), paced_by="forget")] * 3)  # one step each
+    assert sorted(i for _, r in seen for i in r) == list(range(6, 24))
+
+
+def test_a_union_pass_goes_once_over_both_sets_mixed() -> None:
+    problem = problem_of("plain")
+    seen = seen_by(problem, [Pass("union", lambda model, f, r: sum(loss_of(problem)(model, {}, part) for part in (f, r) if part))] * 2)
+    for start in (0, 3):
+        assert sorted(i for f, r in seen[start : start + 3] for i in f + r) == list(range(24))
+    assert {len(f) + len(r) for f, r in seen} == {8}
+    assert len({len(f) for f, _ in seen}) > 1
+    assert all(i < 6 for f, _ in seen for i in f)
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 100])

@@ -27,10 +27,9 @@ def batch_positions(n: int, batch_size: int, seed: int, *purpose: object) -> lis
     return batches
 
 
-def cycled(n: int, batch_size: int, count: int, seed: int, *purpose: object) -> list[list[int]]:
-    """`count` batches, going through the positions again, in a new order, as often as needed."""
-    rounds = (batch_positions(n, batch_size, seed, *purpose, i) for i in itertools.count())
-    return list(itertools.islice(itertools.chain.from_iterable(rounds), count))
+def cycled(n: int, batch_size: int, seed: int, *purpose: object) -> Iterator[list[int]]:
+    """Batches without end, going through the positions again and again, in a new order each time."""
+    return itertools.chain.from_iterable(batch_positions(n, batch_size, seed, *purpose, i) for i in itertools.count())
 
 
 def shard(positions: list[int], rank: int, world: int) -> list[int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,25 @@ if TYPE_CHECKING:
 
 LossFunction = Callable[[nn.Module, Batch, Batch], Tensor]
 """Scalar loss of (model, forget batch, retain batch). A pass over one set gives an empty batch for the other."""
-BeforeStep = Callable[[nn.Module, Batch, Batch], None]
-AfterStep = Callable[[nn.Module], None]
+
+
+class Step(NamedTuple):
+    """Where in its plan the loop is; after an interruption it is the same again, so that what a method varies over time is a function of it."""
+
+    done: int
+    """Steps done before this one."""
+    total: int
+    """Steps of the whole plan."""
+    number: int
+    """Number of the pass, from 0."""
+    position: int
+    """Steps of this pass done before this one."""
+    length: int
+    """Steps of this pass."""
+
+
+BeforeStep = Callable[[nn.Module, Batch, Batch, Step], None]
+Hook = Callable[[nn.Module, Step], None]
 
 GROWTH_LIMIT = 1e4
 """Weights that have grown by this factor in norm have diverged, whatever the loss says."""
@@ -41,11 +59,13 @@ LOSS_LIMIT = 1e8
 class Pass:
     """One pass over the data with one loss.
 
-    `both` goes over the retain set once and cycles through the forget set beside it.
+    `both` goes once over the set that paces it, with a batch of the other beside each: from a stream that goes through that set again and again, in a new
+    order each time, and over the passes of a plan. `union` goes once over both sets mixed: the loss is given the two parts of each batch, either may be empty.
     """
 
-    over: Literal["forget", "retain", "both"]
+    over: Literal["forget", "retain", "both", "union"]
     loss: LossFunction
+    paced_by: Literal["forget", "retain"] = "retain"
 
 
 @dataclass(frozen=True)
@@ -60,9 +80,11 @@ class Plan:
     max_steps: int | None = None
     """Stop after so many steps, in the middle of a pass if need be."""
     before_step: BeforeStep | None = None
-    """Called with model, forget batch and retain batch before the loss is computed; may change weights, for example project them."""
-    after_step: AfterStep | None = None
-    """Called with the model after each step."""
+    """Called with model, forget batch, retain batch and step before the loss is computed; may change weights, for example project them."""
+    after_backward: Hook | None = None
+    """Called with model and step when the gradients are there and not yet clipped; may change them, for example mask them or add noise."""
+    after_step: Hook | None = None
+    """Called with model and step after the optimiser has moved the weights; may change them."""
 
 
 def fit(
@@ -115,7 +137,7 @@ def _fit(  # one loop, read from top to bottom
 ) -> nn.Module:
     accelerator = engine.accelerator
     model.to(accelerator.device)
-    schedule = _cut([_positions(plan, number, sets, how, seed) for number in range(len(plan.passes))], plan.max_steps)
+    schedule = _cut(_schedule(plan, sets, how, seed), plan.max_steps)
     total = sum(len(positions) for positions in schedule)
     trained = [p for p in model.parameters() if p.requires_grad]
     limit = GROWTH_LIMIT * (1 + _norm(trained))
@@ -132,19 +154,23 @@ def _fit(  # one loop, read from top to bottom
     with progress_bar(title, total, engine.show_progress, done) as bar:
         for number, (pass_, positions) in enumerate(zip(plan.passes, schedule, strict=True)):
             first = min(max(done - step, 0), len(positions))
+            begun = step
             step += first
             for forget, retain in _batches(engine, sets, positions[first:]):
+                now = Step(step, total, number, step - begun, len(positions))
                 _set_lr(optimizer, how, plan, number, step / total)
                 if plan.before_step:
-                    plan.before_step(wrapped, forget, retain)
+                    plan.before_step(wrapped, forget, retain, now)
                 loss = pass_.loss(wrapped, forget, retain)
                 optimizer.zero_grad()
                 backward(loss)
+                if plan.after_backward:
+                    plan.after_backward(wrapped, now)
                 if how.max_grad_norm is not None:
                     accelerator.clip_grad_norm_(trained, how.max_grad_norm)
                 optimizer.step()
                 if plan.after_step:
-                    plan.after_step(wrapped)
+                    plan.after_step(wrapped, now)
                 step += 1
                 value = loss.item()
                 _guard(value, step, title)
@@ -213,17 +239,29 @@ def make_optimizer(parameters: Sequence[nn.Parameter], how: Optimisation) -> Opt
 _Positions = list[tuple[list[int], list[int]]]
 
 
-def _positions(plan: Plan, number: int, sets: Mapping[str, Samples], how: Optimisation, seed: int) -> _Positions:
-    """Positions in (forget set, retain set) for each step of a pass."""
-    over = plan.passes[number].over
-    forget_size = plan.forget_batch_size or how.batch_size
-    if over == "forget":
-        return [(p, []) for p in batch_positions(len(sets["forget"]), forget_size, seed, "forget", number)]
-    retain = batch_positions(len(sets["retain"]), how.batch_size, seed, "retain", number)
-    if over == "retain":
-        return [([], p) for p in retain]
-    forget = cycled(len(sets["forget"]), forget_size, len(retain), seed, "forget", number)
-    return list(zip(forget, retain, strict=True))
+def _schedule(plan: Plan, sets: Mapping[str, Samples], how: Optimisation, seed: int) -> list[_Positions]:
+    """Positions in (forget set, retain set) for each step of each pass."""
+    sizes = {"forget": plan.forget_batch_size or how.batch_size, "retain": how.batch_size}
+
+    def once(name: str, number: int) -> list[list[int]]:
+        return batch_positions(len(sets[name]), sizes[name], seed, name, number)
+
+    streams = {name: cycled(len(sets[name]), sizes[name], seed, name, "stream") for name in sets}
+    schedule: list[_Positions] = []
+    for number, pass_ in enumerate(plan.passes):
+        if pass_.over == "forget":
+            schedule.append([(positions, []) for positions in once("forget", number)])
+        elif pass_.over == "retain":
+            schedule.append([([], positions) for positions in once("retain", number)])
+        elif pass_.over == "both":
+            paced = once(pass_.paced_by, number)
+            beside = list(itertools.islice(streams["forget" if pass_.paced_by == "retain" else "retain"], len(paced)))
+            schedule.append(list(zip(beside, paced, strict=True) if pass_.paced_by == "retain" else zip(paced, beside, strict=True)))
+        else:
+            n = len(sets["forget"])
+            mixed = batch_positions(n + len(sets["retain"]), how.batch_size, seed, "union", number)
+            schedule.append([([i for i in positions if i < n], [i - n for i in positions if i >= n]) for positions in mixed])
+    return schedule
 
 
 def _cut(schedule: list[_Positions], most: int | None) -> list[_Positions]:

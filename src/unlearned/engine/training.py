@@ -1,18 +1,22 @@
-"""Ordinary training, as the original model had it: makes reference models."""
+"""Ordinary training, as the original model had it: makes reference models, and further originals."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
+from unlearned.data.fingerprints import of_tensors
 from unlearned.data.samples import Samples
+from unlearned.engine.bank import Making
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan, fit
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.settings import Optimisation
-from unlearned.tasks._task import Batch, Bundle, ModelSource
+from unlearned.tasks._task import Batch, Bundle, ModelSource, Task
 
 
 class Training(Optimisation):
@@ -47,3 +51,23 @@ def train(engine: Engine, bundle: Bundle, samples: Samples, how: Training, seed:
     plan = Plan([Pass("retain", loss)] * how.epochs)
     model = fit(engine, started.model, plan, {"retain": samples}, how, title=title, seed=seed, checkpoint=checkpoint)
     return bundle.with_model(model)
+
+
+@dataclass(frozen=True)
+class Trained(Making):
+    """A model of a bank that is trained on `samples`: without the forget set it is a reference."""
+
+    samples: Samples
+    how: Training
+    called: str = "reference"
+
+    @property
+    def title(self) -> str:
+        return f"{self.called} (seed {self.seed})"
+
+    def decided_by(self, task: Task) -> dict[str, Any]:
+        start = None if self.how.start is None else of_tensors(task.load(self.how.start, "training.start").model.state_dict())
+        return {"data": self.samples.fingerprint, "training": self.how.model_dump(exclude={"start"}), "start": start}
+
+    def make(self, engine: Engine) -> Bundle:
+        return train(engine, self.like, self.samples, self.how, self.seed, title=self.title, checkpoint=engine.checkpoint("train"))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
-from unlearned.engine.references import Reference
 from unlearned.problem import Problem
 from unlearned.records import Cost, SubjectName
 from unlearned.tasks._task import Batch, Bundle
@@ -25,10 +25,12 @@ class Subject:
 
     problem: Problem
     unlearned: Bundle
-    references: Sequence[Reference]
+    references: Sequence[Kept]
     engine: Engine
     cost: Cost | None = None
     """What unlearning cost; None if the unlearned model was made elsewhere."""
+    shadows: Sequence[Kept] = ()
+    """Further models that were unlearned as this one was, each from an original of another seed: for attacks on the distribution of models."""
     _kept: dict[tuple[str, str, str], Tensor] = field(default_factory=dict, repr=False)
 
     def models(self) -> list[tuple[SubjectName, nn.Module]]:

@@ -135,6 +135,25 @@ class Task(ABC):
     def utility(self, model: nn.Module, batch: Batch) -> Tensor:
         """How well the model does on each sample, (B,) in [0, 1]; its mean is `utility_metric`."""
 
+    def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The numbers per sample that an exact unlearning must leave as they are on retained data, (B, K), differentiable.
+
+        Raises:
+            NotImplementedError: if the task defines none.
+        """
+        del model, batch
+        raise NotImplementedError(f"{self.name} names no outputs that unlearning must keep")
+
+    def features(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The representation that the model's last layer reads, (B, D), differentiable.
+
+        Raises:
+            NotImplementedError: if the task defines none.
+            InputError: if the model has no such layer.
+        """
+        del model, batch
+        raise NotImplementedError(f"{self.name} names no representation")
+
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
         """What is wrong with these samples for this model: shapes that cannot be collated, labels out of range, ..."""
         del bundle, samples, field

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unlearned.data.samples import Row, Samples
 from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
+from unlearned.tasks._heads import head_of
 from unlearned.tasks._images import read_images
 from unlearned.tasks._models import call_function, from_pretrained, is_function, is_transformers, load_function, pretrained_directory, restore, save_module
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured, stack
@@ -79,6 +80,14 @@ class ImageClassification(Task):
         logits = getattr(out, "logits", out)
         assert isinstance(logits, Tensor)
         return logits
+
+    def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The largest logit of each sample, (B, 1): which one it is, is held fixed (Block et al. 2025, section 5)."""
+        return self.outputs(model, batch).amax(dim=1, keepdim=True)
+
+    def features(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the linear layer that gives the logits reads, (B, D)."""
+        return head_of(model, batch["pixel_values"]).features
 
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
         """softmax(f(x))_y."""

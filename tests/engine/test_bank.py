@@ -10,21 +10,38 @@ from tests.conformance.test_methods import InterruptedHereError, interrupt_after
 from tests.models import bits, bundle_of, problem_of, same_bits
 from unlearned.api import forget
 from unlearned.data.samples import Samples
-from unlearned.engine import references
+from unlearned.engine import training
+from unlearned.engine.bank import Bank, Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.executor import fan_out
-from unlearned.engine.references import ReferenceBank
 from unlearned.engine.settings import Compute
-from unlearned.engine.training import Training, train
+from unlearned.engine.training import Trained, Training, train
 from unlearned.errors import DivergedError, Fault, InputError
+from unlearned.problem import Problem
 from unlearned.tasks._task import Bundle, ModelSource
 
 HOW = Training(epochs=2, batch_size=8)
 
 
-def bank_of(cache: Path, kind: str = "plain", how: Training = HOW, **compute) -> ReferenceBank:
-    problem = problem_of(kind)
-    return ReferenceBank(Engine(problem.task, Compute(**compute)), problem.original, problem.retain, how, cache)
+class References:
+    """A bank of models that are trained on the retain set."""
+
+    def __init__(self, cache: Path, problem: Problem, how: Training = HOW, **compute: Any) -> None:
+        self.bank = Bank(Engine(problem.task, Compute(**compute)), cache)
+        self.problem, self.how = problem, how
+
+    def making(self, seed: int) -> Trained:
+        return Trained(self.problem.original, seed, self.problem.retain, self.how)
+
+    def get(self, seeds: list[int]) -> list[Kept]:
+        return self.bank.get([self.making(seed) for seed in seeds], "reference models")
+
+    def entry(self, seed: int) -> Path:
+        return self.bank.entry(self.making(seed))
+
+
+def bank_of(cache: Path, kind: str = "plain", how: Training = HOW, **compute: Any) -> References:
+    return References(cache, problem_of(kind), how, **compute)
 
 
 def test_two_workers_give_the_same_bits_as_one(tmp_path: Path) -> None:
@@ -46,7 +63,7 @@ def test_a_reference_is_made_once(kind: str, tmp_path: Path, monkeypatch: pytest
         trained.append(seed)
         return train(engine, bundle, samples, how, seed, **more)
 
-    monkeypatch.setattr(references, "train", counting)
+    monkeypatch.setattr(training, "train", counting)
     first = bank_of(tmp_path, kind).get([5, 6])
     again = bank_of(tmp_path, kind).get([6, 5, 7])
     assert trained == [5, 6, 7]
@@ -80,7 +97,7 @@ def test_whatever_decides_the_result_decides_the_entry(tmp_path: Path) -> None:
 
     def entry(how: Training = HOW, seed: int = 0, kind: str = "plain", retain: int = 18) -> Path:
         other = problem_of(kind, retain=retain)
-        return ReferenceBank(Engine(other.task), other.original, other.retain, how, tmp_path).entry(seed)
+        return References(tmp_path, other, how).entry(seed)
 
     entries = [
         entry(),
@@ -97,8 +114,7 @@ def test_whatever_decides_the_result_decides_the_entry(tmp_path: Path) -> None:
 
 
 def test_the_entry_does_not_depend_on_the_weights_of_the_original(tmp_path: Path) -> None:
-    problem = problem_of("plain")
-    entries = {ReferenceBank(Engine(problem.task), bundle_of("plain", seed), problem.retain, HOW, tmp_path).entry(0) for seed in (1, 2)}
+    entries = {References(tmp_path, problem_of("plain", model=bundle_of("plain", seed).model)).entry(0) for seed in (1, 2)}
     assert len(entries) == 1
 
 
@@ -106,7 +122,7 @@ def test_a_reference_that_was_fine_tuned_starts_from_the_model_that_it_names(tmp
     problem = problem_of("resnet")
     problem.task.save(bundle_of("resnet", seed=77), _made(tmp_path / "start"))
     how = Training(epochs=1, batch_size=8, lr=1e-9, momentum=0, weight_decay=0, start=ModelSource(source=str(tmp_path / "start")))
-    [reference] = ReferenceBank(Engine(problem.task), problem.original, problem.retain, how, tmp_path / "cache").get([0])
+    [reference] = References(tmp_path / "cache", problem, how).get([0])
     weights = dict(reference.bundle.model.named_parameters())
     for name, parameter in bundle_of("resnet", seed=77).model.named_parameters():
         assert float((weights[name] - parameter).detach().abs().max()) < 1e-6
