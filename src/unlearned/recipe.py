@@ -221,6 +221,18 @@ def make_part(registry: Registry[Part], name: str, settings: Mapping[str, Any], 
     return part
 
 
+def make_settings(kind: type[Part], given: Mapping[str, Any], field: str) -> Part:
+    """Settings of that kind.
+
+    Raises:
+        InputError: with everything that is wrong with them.
+    """
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        raise InputError(*(fault_of(detail, kind, field) for detail in error.errors())) from error
+
+
 def _lookup(registry: Registry[Any], name: str, field: str, faults: list[Fault]) -> type[Any] | None:
     try:
         return registry.get(name, field)

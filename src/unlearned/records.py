@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -184,6 +184,57 @@ class AuditRecord(Record):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InputError(Fault("report", f"{str(path)!r} is damaged at {where} ({first['msg']}).", "Run the recipe again to write it anew.")) from error
+
+
+BENCH_SCHEMA: Literal["unlearned.bench/1"] = "unlearned.bench/1"
+
+
+class BenchRow(Record):
+    """One number of a benchmark."""
+
+    method: str
+    """In kebab-case; `original`, `retrain` and controls go by their names."""
+    setting: str
+    seed: int | None = None
+    """None: a number over several seeds."""
+    split: str
+    metric: str
+    value: float | None = None
+    reason: str | None = None
+    """Why there is no value."""
+
+    @model_validator(mode="after")
+    def _explains_what_is_absent(self) -> BenchRow:
+        if self.value is None and not self.reason:
+            raise ValueError("a row without a value needs a reason")
+        return self
+
+
+class Quoted(NamedTuple):
+    """The place of a number that a paper printed."""
+
+    method: str
+    setting: str
+    split: str
+    metric: str
+
+
+class BenchRecord(Record):
+    """The whole outcome of a benchmark: the file `benchmarks/results/SUITE.json`."""
+
+    schema_: Literal["unlearned.bench/1"] = Field(BENCH_SCHEMA, alias="schema")
+    suite: str
+    environment: Environment
+    settings: dict[str, Any]
+    rows: tuple[BenchRow, ...]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """As written to the results: one row per line, so that versions can be compared."""
+        head = self.model_dump(mode="json", by_alias=True, exclude={"rows"})
+        lines = ",\n".join("    " + json.dumps(row.model_dump(mode="json", exclude_none=True), ensure_ascii=False, allow_nan=False) for row in self.rows)
+        return json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False)[:-2] + f',\n  "rows": [\n{lines}\n  ]\n}}\n'
 
 
 def pick(

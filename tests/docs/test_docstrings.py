@@ -36,7 +36,7 @@ def public(body: list[ast.stmt], inherited: dict[str, Definition]) -> Iterator[D
 def _documented_methods() -> dict[str, Definition]:
     """Methods of the seams, by name: whoever implements one need not explain it again."""
     found: dict[str, Definition] = {}
-    for name in ("tasks/_task.py", "methods/_method.py", "audits/_audit.py", "attacks/_attack.py"):
+    for name in ("tasks/_task.py", "methods/_method.py", "audits/_audit.py", "attacks/_attack.py", "engine/bank.py", "bench/_suite.py"):
         tree = ast.parse((ROOT / "src" / "unlearned" / name).read_text(encoding="utf-8"))
         for part in tree.body:
             if isinstance(part, ast.ClassDef):
