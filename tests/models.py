@@ -185,15 +185,15 @@ TASK_OF = {
 }
 
 
-def problem_of(kind: str, *, forget: int = 6, retain: int = 18, test: int = 16, model: nn.Module | None = None) -> Problem:
-    """A small problem: the first samples are to be forgotten."""
+def problem_of(kind: str, *, forget: int = 6, retain: int = 18, test: int = 16, where: str | None = None, model: nn.Module | None = None) -> Problem:
+    """A small problem: the first samples are to be forgotten, or those that the filter `where` chooses among all."""
     bundle = bundle_of(kind)
     if model is not None:
         bundle = bundle.with_model(model)
     task = TASK_OF[kind]
     read = facts if task == "text-generation" else images
     train = read(0, forget + retain)
-    return make_problem(bundle, train=train, test=read(100, test), forget=train["id"][:forget], task=task)
+    return make_problem(bundle, train=train, test=read(100, test), forget=where or train["id"][:forget], task=task)
 
 
 def layer_of(model: nn.Module, index: int) -> Any:

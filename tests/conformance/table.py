@@ -25,6 +25,8 @@ class Row(NamedTuple):
     note: str = ""
     random: bool = True
     """Methods: whether another seed gives another result, beyond rounding."""
+    where: str | None = None
+    """Which samples are to be forgotten, as a filter; None: the first few."""
     subjects: tuple[str, ...] = ("original", "unlearned", "reference")
     """Audits and attacks: which rows its findings have."""
 
@@ -45,6 +47,9 @@ def _on(kinds: tuple[str, ...], name: str, settings: dict[str, Any], **more: Any
 _SHORT = {"epochs": 2, "batch_size": 8, "lr": 0.01}
 _ADAM = _SHORT | {"optimizer": "adam", "schedule": "cosine", "max_grad_norm": 1.0}
 
+_CLASSES = "label in [3, 4, 5]"
+"""Whole classes: seven samples, so that 17 are left."""
+
 METHODS = [
     *_on(ALL, "retrain", _SHORT),
     *_on(ALL, "fine-tune", _SHORT),
@@ -53,10 +58,13 @@ METHODS = [
     *_on(IMAGES, "scrub", _SHORT | {"max_epochs": 1, "forget_batch_size": 2, "lr_decay_epochs": (1,)}),
     # The order of the data matters to SSD alone through which samples share a batch.
     *_on(ALL, "ssd", {"batch_size": 4, "alpha": 0.5, "dampening": 0.5}),
+    *_on(IMAGES, "trw", _SHORT | {"batch_size": 6}, where=_CLASSES),
+    *_on(IMAGES, "delete", _SHORT | {"batch_size": 2}),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("neg-grad-plus", "unet", _ADAM, "adam-cosine"),
     Row("scrub", "plain", _SHORT | {"optimizer": "adam", "max_epochs": 2, "forget_batch_size": 2, "alpha": 0.5, "gamma": 1.0, "temperature": 2.0}, "adam"),
+    Row("trw", "plain", _ADAM | {"batch_size": 2, "similarity": "features", "paced_by": "forget", "expected_similarity": 0.5}, "features", where=_CLASSES),
     Row("ssd", "plain", {"batch_size": 1, "alpha": 0.5}, "fisher", random=False),
 ]
 

@@ -33,9 +33,9 @@ def part_of(row: Row) -> Audit | Attack:
     return part
 
 
-def subject_of(kind: str, references: int = 2, *, itself: bool = False, seed: int = 0) -> Subject:
+def subject_of(kind: str, references: int = 2, *, where: str | None = None, itself: bool = False, seed: int = 0) -> Subject:
     """Original, unlearned and references with unrelated weights; `itself`: the reference's weights in the place of the unlearned model too."""
-    problem = problem_of(kind)
+    problem = problem_of(kind, where=where)
     bank = [Kept(bundle_of(kind, seed=300 + i), COST, i) for i in range(references)]
     unlearned = bundle_of(kind, seed=300 if itself else 200)
     return Subject(problem, unlearned, bank, Engine(problem.task, seed=seed), COST)
@@ -43,7 +43,7 @@ def subject_of(kind: str, references: int = 2, *, itself: bool = False, seed: in
 
 @functools.cache
 def found(title: str) -> tuple[Finding, ...]:
-    return tuple(part_of(ROWS[title]).measure(subject_of(ROWS[title].kind)))
+    return tuple(part_of(ROWS[title]).measure(subject_of(ROWS[title].kind, where=ROWS[title].where)))
 
 
 @every_part
@@ -82,7 +82,7 @@ def test_gap_is_the_distance_to_the_reference_row(row: Row) -> None:
 @every_part
 def test_measured_again_it_is_equal_and_nothing_was_changed(row: Row) -> None:
     """Other global generators, and models in a mode that nobody would restore by accident."""
-    subject = subject_of(row.kind)
+    subject = subject_of(row.kind, where=row.where)
     models = [model for _, model in subject.models()]
     for model in models:
         model.train()
@@ -102,7 +102,9 @@ def test_measured_again_it_is_equal_and_nothing_was_changed(row: Row) -> None:
 
 @every_part
 def test_reference_compared_with_itself_has_no_gap(row: Row) -> None:
-    findings = [f for f in part_of(row).measure(subject_of(row.kind, references=1, itself=True)) if f.subject == "unlearned" and f.value is not None]
+    findings = [
+        f for f in part_of(row).measure(subject_of(row.kind, where=row.where, references=1, itself=True)) if f.subject == "unlearned" and f.value is not None
+    ]
     assert findings
     ideal = {"tug_of_war": 1.0, "average_gap": 0.0, "total_variation": 0.0, "jensen_shannon": 0.0}
     for finding in findings:
@@ -114,7 +116,7 @@ def test_reference_compared_with_itself_has_no_gap(row: Row) -> None:
 
 @every_part
 def test_without_references_it_says_so(row: Row) -> None:
-    findings = part_of(row).measure(subject_of(row.kind, references=0))
+    findings = part_of(row).measure(subject_of(row.kind, where=row.where, references=0))
     assert findings
     for finding in findings:
         assert finding.subject != "reference"
@@ -129,14 +131,14 @@ on_the_plain_network = pytest.mark.parametrize("row", SMALL.values(), ids=list(S
 
 @on_the_plain_network
 def test_a_cost_that_is_not_known_does_not_matter_to_what_is_measured(row: Row) -> None:
-    subject = subject_of(row.kind)
+    subject = subject_of(row.kind, where=row.where)
     bank = [Kept(reference.bundle, None, None) for reference in subject.references]
     assert tuple(part_of(row).measure(Subject(subject.problem, subject.unlearned, bank, subject.engine))) == found(row.title)
 
 
 @on_the_plain_network
 def test_no_gradient_is_left_on_the_values(row: Row) -> None:
-    subject = subject_of(row.kind)
+    subject = subject_of(row.kind, where=row.where)
     part_of(row).measure(subject)
     values = subject.values(subject.engine.task.losses, "forget")
     assert all(not tensor.requires_grad and tensor.dtype == torch.float64 for several in values.values() for tensor in several)

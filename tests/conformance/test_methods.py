@@ -49,7 +49,7 @@ def method_of(row: Row, **more: Any) -> Method:
 
 
 def run(row: Row, *, seed: int = 0, prepare: Callable[[nn.Module], object] = nn.Module.eval, scrambled: int = 5, **more: Any) -> Run:
-    problem = problem_of(row.kind)
+    problem = problem_of(row.kind, where=row.where)
     model = problem.original.model
     prepare(model)
     scramble(scrambled)
@@ -174,7 +174,7 @@ def test_global_generators_are_left_as_they_were(row: Row) -> None:
 
 @every_method
 def test_saved_and_restored_it_says_the_same(row: Row, tmp_path: Path) -> None:
-    problem = problem_of(row.kind)
+    problem = problem_of(row.kind, where=row.where)
     task, engine = problem.task, Engine(problem.task)
     result = undisturbed(row.title).done.bundle
     task.save(result, tmp_path)
@@ -212,7 +212,7 @@ STOPS = [(row, step) for row in METHODS for step in ((1, 2, 4, 5) if row.kind ==
 
 @pytest.mark.parametrize(("row", "step"), STOPS, ids=[f"{row.title}-{step}" for row, step in STOPS])
 def test_interrupted_and_continued_it_ends_with_the_same_bits(row: Row, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = problem_of(row.kind)
+    problem = problem_of(row.kind, where=row.where)
 
     def engine() -> Engine:
         return Engine(problem.task, Compute(checkpoint_seconds=0), work=tmp_path)
@@ -234,7 +234,7 @@ LOOPING = [row for row in METHODS if row.name != "ssd" and row.kind in {"plain",
 @pytest.mark.parametrize("row", LOOPING, ids=[row.title for row in LOOPING])
 def test_interruption_inside_the_loss_loses_no_step(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed three times, each time a little further: what was done before is not done again."""
-    problem = problem_of(row.kind)
+    problem = problem_of(row.kind, where=row.where)
     losses = type(problem.task).losses
     calls = 0
 
