@@ -1,7 +1,7 @@
 """A tiny language model is to forget who lives in a town, and an attacker relearns half of it. Prints:
 
-fine-tune        knows  99 %; after the attack 100 % of what the attacker did not have
-gradient-ascent  knows   6 %; after the attack  99 % of what the attacker did not have
+fine-tune        knows 100 %; after the attack 100 % of what the attacker did not have
+gradient-ascent  knows   0 %; after the attack 100 % of what the attacker did not have
 """
 
 import torch

@@ -47,12 +47,12 @@ class Forgotten(NamedTuple):
         return self.bundle.model
 
 
-def load(source: str, task: str = "image-classification", *, weights: str | None = None, allow_pickle: bool = False) -> Bundle:
+def load(source: str, task: str | Task = "image-classification", *, weights: str | None = None, allow_pickle: bool = False) -> Bundle:
     """Load a model with what goes with it.
 
     Args:
         source: a directory or hub id for `from_pretrained`, `module:function`, or `module:function@WEIGHTS`.
-        task: its modality.
+        task: its modality, by name or with settings.
         weights: for `module:function`: a safetensors file.
         allow_pickle: read weights in pickle format, tensors only.
 
@@ -70,7 +70,7 @@ def make_problem(
     test: DataSource | Data | str,
     forget: str | Path | Iterable[str | int],
     validation: DataSource | Data | str | None = None,
-    task: str = "image-classification",
+    task: str | Task = "image-classification",
 ) -> Problem:
     """A checked problem.
 
@@ -81,7 +81,7 @@ def make_problem(
         test: held-out data, in the same way.
         forget: a filter such as `label == 3`, ids, or the path of a text file with one id per line.
         validation: held-out data for choosing hyper-parameters.
-        task: modality.
+        task: modality, by name or with settings.
 
     Raises:
         InputError: with everything that is wrong.
@@ -109,7 +109,7 @@ def make_problem(
     assert bundle is not None
     assert not isinstance(forget, Path)
     chosen = forget_ids(sets["train"], forget, where)
-    return Problem(kind, bundle, sets["train"].only(chosen), sets["train"].without(chosen), sets["test"], sets.get("validation"))
+    return Problem(kind.bound(bundle), bundle, sets["train"].only(chosen), sets["train"].without(chosen), sets["test"], sets.get("validation"))
 
 
 def forget_ids(train: Samples, forget: str | Iterable[str | int], field: str = "forget") -> set[str]:
@@ -256,8 +256,8 @@ def make_subject(
         InputError: if a model cannot be loaded or does not take the data.
     """
     task = problem.task
-    bundle = as_bundle(unlearned, task.name)
-    bank = [r if isinstance(r, Kept) else Kept(as_bundle(r, task.name), None, None) for r in references]
+    bundle = as_bundle(unlearned, task)
+    bank = [r if isinstance(r, Kept) else Kept(as_bundle(r, task), None, None) for r in references]
     faults = []
     for name, model in [("after", bundle), *((f"reference.{i}", r.bundle) for i, r in enumerate(bank))]:
         faults += model_faults(problem, model, name)
@@ -297,7 +297,7 @@ def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, reci
     )
 
 
-def as_bundle(model: ModelLike, task: str) -> Bundle:
+def as_bundle(model: ModelLike, task: str | Task) -> Bundle:
     """A model in whatever form, as a bundle; a bare module gets no companions."""
     if isinstance(model, Bundle):
         return model
@@ -306,8 +306,8 @@ def as_bundle(model: ModelLike, task: str) -> Bundle:
     return load(model, task) if isinstance(model, str) else Bundle(model)
 
 
-def _task(name: str) -> Task:
-    return task_registry.get(name, "task")()
+def _task(task: str | Task) -> Task:
+    return task if isinstance(task, Task) else task_registry.get(task, "task")()
 
 
 def _mean_cost(costs: Sequence[Cost]) -> Cost:

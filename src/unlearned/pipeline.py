@@ -42,7 +42,7 @@ def load_problem(recipe: Recipe) -> Problem:
     """
     file = recipe.file
     chosen: Any = Path(file.forget.file) if file.forget.file is not None else file.forget.where or file.forget.ids or ()
-    return make_problem(file.model, train=file.data.train, test=file.data.test, validation=file.data.validation, forget=chosen, task=recipe.task.name)
+    return make_problem(file.model, train=file.data.train, test=file.data.test, validation=file.data.validation, forget=chosen, task=recipe.task)
 
 
 class Prepared(NamedTuple):
@@ -71,7 +71,7 @@ def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = Fa
     with collecting(faults):
         problem = load_problem(recipe)
     with collecting(faults):
-        engine = Engine(task, file.compute, file.seed, None if out is None else out / "work", show_progress)
+        engine = Engine(task if problem is None else problem.task, file.compute, file.seed, None if out is None else out / "work", show_progress)
     references = []
     for i, source in enumerate(file.references.models):
         field = f"references.models.{i}"

@@ -65,7 +65,7 @@ class ReferencesSpec(Settings):
 class RecipeFile(Settings):
     """The YAML file as it is written. Methods, audits and attacks are named, with their settings beside the name."""
 
-    task: str = Field("image-classification", description="Modality.")
+    task: dict[str, Any] = Field({"name": "image-classification"}, description="The modality's name, and settings of how it is measured.")
     model: ModelSource = Field(description="The original model.")
     data: DataSpec
     forget: ForgetSpec
@@ -89,8 +89,9 @@ class RecipeFile(Settings):
             data["model"] = model_source(data["model"])
         if isinstance(data.get("data"), Mapping):
             data["data"] = {key: data_source(value) if isinstance(value, str) else value for key, value in data["data"].items()}
-        if isinstance(data.get("method"), str):
-            data["method"] = {"name": data["method"]}
+        for key in ("task", "method"):
+            if isinstance(data.get(key), str):
+                data[key] = {"name": data[key]}
         for key in ("audits", "attacks"):
             if isinstance(data.get(key), Sequence) and not isinstance(data[key], str):
                 data[key] = [{"name": entry} if isinstance(entry, str) else entry for entry in data[key]]
@@ -112,6 +113,7 @@ class Recipe(NamedTuple):
     def effective(self) -> dict[str, Any]:
         """All settings, defaults included, fit for a report: what names samples of the forget set is left out, infinity is text."""
         shown = self.file.model_dump(mode="json")
+        shown["task"] = {"name": self.task.name, **self.task.model_dump()}
         shown["method"] = None if self.method is None else {"name": self.method.name, **self.method.model_dump(mode="python")}
         shown["audits"] = [{"name": audit.name, **audit.model_dump()} for audit in self.audits]
         shown["attacks"] = [{"name": attack.name, **attack.model_dump()} for attack in self.attacks]
@@ -180,8 +182,9 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
         file = RecipeFile.model_validate(data)
     except ValidationError as error:
         faults += [fault_of(detail, RecipeFile) for detail in error.errors()]
-    task_name = data.get("task", "image-classification")
-    task = _lookup(task_registry, task_name, "task", faults) if isinstance(task_name, str) else None
+    task = _part(task_registry, data.get("task", "image-classification"), "task", None, faults)
+    named = data.get("task")
+    task_name = task.name if task else str(named.get("name") if isinstance(named, Mapping) else named)
     training = file.training if file else None
     method = _part(method_registry, data.get("method"), "method", task_name, faults, training)
     parts: dict[str, list[Any]] = {"audits": [], "attacks": []}
@@ -205,7 +208,7 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     raise_faults(faults)
     assert file is not None
     assert task is not None
-    return Recipe(file, task(), method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p))
+    return Recipe(file, task, method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p))
 
 
 def make_part(registry: Registry[Part], name: str, settings: Mapping[str, Any], field: str, task: str) -> Part:
@@ -242,7 +245,7 @@ def _lookup(registry: Registry[Any], name: str, field: str, faults: list[Fault])
 
 
 def _part(
-    registry: Registry[Part], given: Any, field: str, task: str, faults: list[Fault], training: Training | None = None, *, skip_foreign: bool = False
+    registry: Registry[Part], given: Any, field: str, task: str | None, faults: list[Fault], training: Training | None = None, *, skip_foreign: bool = False
 ) -> Part | None:
     """The part that `given` names, with its settings checked; faults are added, and None is returned when there are any."""
     if given is None:

@@ -78,7 +78,8 @@ CASES |= {
     "training_missing": Case("training: it is not said how the original model was trained", "Add `training:`", changed(training=...)),
     "seed_as_word": Case("seed: ", "Give a whole number.", changed(seed="one")),
     "seed_negative": Case("seed: ", "greater than or equal to 0", changed(seed=-1)),
-    "task_as_number": Case("task: ", "Give text", changed(task=3)),
+    "task_as_number": Case("task", "Available: ", changed(task=3)),
+    "task_setting_unknown": Case("task.max_tokens: there is no such field", "Did you mean", changed(task={"name": "text-generation", "max_tokens": 3})),
     "data_as_list": Case("data: ", "(given: [1, 2])", changed(data=[1, 2])),
     "source_as_number": Case("data.train", "Give", changed(data__train=7)),
     "model_as_list": Case("model: ", "Give", changed(model=["a"])),
@@ -101,7 +102,7 @@ CASES |= {
     "method_without_a_name": Case("method.name: the method has no name", "Available: ", changed(method={"lr": 0.1})),
     "audit_unknown": Case("audits.1.name: there is no audit 'utilty'", "Did you mean 'utility'", changed(audits=["membership", "utilty"])),
     "attack_unknown": Case("attacks.0.name: there is no attack 'relarn'", "Did you mean 'relearn'", changed(attacks=["relarn"])),
-    "task_unknown": Case("task: there is no task 'image-clasification'", "Did you mean 'image-classification'", changed(task="image-clasification")),
+    "task_unknown": Case("task.name: there is no task 'image-clasification'", "Did you mean 'image-classification'", changed(task="image-clasification")),
     "method_of_another_task": Case(
         "method.name: 'scrub' is not defined for text-generation",
         "It works for image-classification",

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tests.models import bundle_of, denoiser, made, problem_of
+from unlearned.tasks._texts import IGNORED
 from unlearned.tasks.image_classification import ImageClassification
 from unlearned.tasks.image_generation import Denoiser, ImageGeneration
-from unlearned.tasks.text_generation import IGNORED, TextGeneration
+from unlearned.tasks.text_generation import TextGeneration
 
 
 def batch_of(problem, split: str = "retain", positions=range(5)):
@@ -36,10 +37,11 @@ def test_cross_entropy_by_hand(kind: str) -> None:
 def test_text_loss_by_a_loop_over_the_tokens_of_the_answer(kind: str) -> None:
     problem = problem_of(kind)
     task, model = problem.task, problem.original.model
+    assert isinstance(task, TextGeneration)
     batch = batch_of(problem)
     lengths = {int(mask.sum()) for mask in batch["attention_mask"]}
     assert len(lengths) > 1, "the samples must need padding"
-    losses, knowledge, utility, outputs = (f(model, batch).detach() for f in (task.losses, task.knowledge, task.utility, task.outputs))
+    losses, knowledge, utility, outputs = (f(model, batch).detach() for f in (task.losses, task.probability, task.utility, task.outputs))
     for i in range(5):
         row = problem.retain[i]
         tokens, labels = row["input_ids"].tolist(), row["labels"].tolist()
@@ -74,8 +76,8 @@ def test_padding_on_the_right_changes_nothing() -> None:
 
 def test_text_batches() -> None:
     rows = [
-        {"input_ids": torch.tensor([5, 6, 7]), "labels": torch.tensor([IGNORED, 6, 7])},
-        {"input_ids": torch.tensor([8, 9]), "labels": torch.tensor([IGNORED, 9])},
+        {"input_ids": torch.tensor([5, 6, 7]), "labels": torch.tensor([IGNORED, 6, 7]), "prompt_length": torch.tensor(1)},
+        {"input_ids": torch.tensor([8, 9]), "labels": torch.tensor([IGNORED, 9]), "prompt_length": torch.tensor(1)},
     ]
     batch = TextGeneration().collate(rows)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]

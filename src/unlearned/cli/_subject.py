@@ -81,14 +81,14 @@ def make(
         problem = engine = None
         if not faults:
             with collecting(faults):
-                problem = make_problem(named(before), train=train, test=test, forget=forget_file or forget or "", task=task)
+                problem = make_problem(named(before), train=train, test=test, forget=forget_file or forget or "", task=kind)
         models = []
         for field, source in (("after", after), *((f"reference.{i}", reference) for i, reference in enumerate(references))):
             with collecting(faults):
                 models.append(kind.load(named(source), field))
         try:
             with collecting(faults):
-                engine = Engine(kind, Compute(device=device, threads=threads), seed, None, progress)
+                engine = Engine(kind if problem is None else problem.task, Compute(device=device, threads=threads), seed, None, progress)
         except ValidationError as error:
             faults += [fault_of(detail, Compute, "compute") for detail in error.errors()]
         raise_faults(faults)

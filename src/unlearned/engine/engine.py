@@ -102,7 +102,7 @@ class Engine:
     def evaluate(self, model: nn.Module, samples: Samples, function: Callable[[nn.Module, Batch], Tensor]) -> Tensor:
         """`function` over all samples in order, without gradients, in eval mode, on the CPU in float64.
 
-        The model's modes and device are put back. Results of several dimensions are padded with zeros to a common size.
+        The model's modes and device are put back. Results of several dimensions are padded with zeros to a common size of the second.
         """
         with on_device(model, self.device), evaluating(model), torch.no_grad():
             parts = [function(model, batch).detach().cpu().double() for batch in self.batches(samples)]
@@ -110,7 +110,7 @@ class Engine:
             raise InputError(Fault("model", "a model answers with NaN for some samples.", "Check its weights; they may have grown until float32 overflows."))
         if parts and parts[0].ndim > 1 and len({part.shape[1:] for part in parts}) > 1:
             width = max(part.shape[1] for part in parts)
-            parts = [nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+            parts = [nn.functional.pad(part, (*[0] * (2 * part.ndim - 4), 0, width - part.shape[1])) for part in parts]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def batches(self, samples: Samples, batch_size: int | None = None) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unlearned.data.fingerprints import of_json
 from unlearned.data.samples import Row, Samples
 from unlearned.errors import Fault
+from unlearned.settings import Settings
 
 Batch = dict[str, Tensor]
 """Collated samples: name to tensor, first dimension B."""
@@ -61,8 +62,8 @@ class Bundle:
         return replace(self, model=model)
 
 
-class Task(ABC):
-    """What the rest of the package asks of a modality. Stateless: everything is in the arguments.
+class Task(Settings, ABC):
+    """What the rest of the package asks of a modality: frozen settings, and functions of their arguments.
 
     `losses`, `outputs`, `knowledge` and `utility` take the model in whatever mode (train or eval) it is in and do not change it. In eval mode
     they are functions of the model and the batch alone; in train mode they may draw from the global random generators.
@@ -79,6 +80,11 @@ class Task(ABC):
         Raises:
             InputError: if it cannot be loaded, or only as a pickle that was not allowed. `field` is named in the message.
         """
+
+    def bound(self, bundle: Bundle) -> Self:
+        """This task with what it needs of a model's companions to read the model's answers; all models of a problem share these companions."""
+        del bundle
+        return self
 
     @abstractmethod
     def save(self, bundle: Bundle, directory: Path) -> None:

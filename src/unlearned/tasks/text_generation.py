@@ -1,38 +1,54 @@
-"""Causal language models: any `from_pretrained` model of transformers, on prompts with answers or on plain text.
+"""Causal language models: any `from_pretrained` model of transformers, on questions with answers, conversations or plain text.
 
 Loss: mean negative log-likelihood of the answer's tokens (prompt tokens are not counted). Outputs: log-probability of each answer token.
-Knowledge: geometric mean of the answer tokens' probabilities. Utility: share of answer tokens that greedy decoding gets right when it is given
-the true tokens before them.
+Knowledge: ROUGE-1 recall of the greedy answer, the share of the true answer's words (stemmed) that the model says by itself (Lin 2004); or, as a setting,
+the geometric mean of the answer tokens' probabilities. Utility: share of answer tokens that are the model's first choice when it is given the true
+tokens before them (exact memorisation).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
+from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
-from unlearned.data.samples import ColumnRows, Row, Samples
+from unlearned.data.samples import Row, Samples
 from unlearned.data.tables import columns_of, read_table, rename
 from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
+from unlearned.tasks._generation import greedy, true_answers
 from unlearned.tasks._models import call_function, from_pretrained, is_function, pretrained_directory, restore
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured
+from unlearned.tasks._texts import IGNORED, Template, tokenise
 from unlearned.tasks.image_classification import fresh_module
-
-IGNORED = -100
-"""Label of tokens that do not count, as transformers has it."""
 
 
 @tasks.register("text-generation")
 class TextGeneration(Task):
-    """Rows hold `input_ids` (T,) and `labels` (T,), −100 where a token is not part of the answer."""
+    """Rows hold `input_ids` (T,), `labels` (T,), −100 where a token is not part of the answer, and `prompt_length` ()."""
 
     name: ClassVar[str] = "text-generation"
     utility_metric: ClassVar[str] = "token_accuracy"
+    template: Template = Field("auto", description="How questions are put: in the tokenizer's chat template, plainly, or auto: in it if there is one.")
+    system: str | None = Field(None, description="A system message before each question, where a chat template is used.")
+    score: Literal["rouge1-recall", "probability"] = Field("rouge1-recall", description="What knowledge is measured by.")
+    max_new_tokens: int = Field(64, ge=1, le=100_000, description="Longest greedy answer, in tokens.")
+    _tokenizer: Any = PrivateAttr(None)
+    _end: frozenset[int] = PrivateAttr(frozenset())
+
+    def bound(self, bundle: Bundle) -> Self:
+        """With the tokenizer that answers are read with, and the tokens that end them."""
+        other = self.model_copy()
+        tokenizer = bundle.companions["tokenizer"]
+        configured = getattr(getattr(bundle.model, "generation_config", None), "eos_token_id", None)
+        ends = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+        other._tokenizer, other._end = tokenizer, frozenset(token for token in ends if token is not None)
+        return other
 
     def load(self, source: ModelSource, field: str) -> Bundle:
         pretrained_directory(source, field)
@@ -56,7 +72,7 @@ class TextGeneration(Task):
         return bundle.with_model(fresh_module(bundle))
 
     def read(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
-        """Columns `prompt` and `answer` (or `question`), or `text` alone."""
+        """Columns `prompt` and `answer` (or `question`), `messages`, or `text`."""
         del like  # tokens need no numbering
         given: Mapping[str, str] = {}
         data = source
@@ -68,7 +84,7 @@ class TextGeneration(Task):
         named = rename(
             columns_of(data, ("prompt", "answer"), field), given, {"prompt": ("question",), "answer": ("response", "completion"), "id": ("ids",)}, field
         )
-        return tokenise(named, bundle, field)
+        return tokenise(named, bundle.companions["tokenizer"], self.template, self.system, field)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Pad on the right; `attention_mask` is 0 on the padding."""
@@ -78,7 +94,8 @@ class TextGeneration(Task):
             return torch.stack([F.pad(torch.as_tensor(row[name]), (0, length - len(row[name])), value=value) for row in rows])
 
         mask = torch.stack([torch.arange(length) < len(row["input_ids"]) for row in rows])
-        return {"input_ids": pad("input_ids", 0), "labels": pad("labels", IGNORED), "attention_mask": mask.to(torch.long)}
+        lengths = torch.stack([torch.as_tensor(row["prompt_length"]) for row in rows])
+        return {"input_ids": pad("input_ids", 0), "labels": pad("labels", IGNORED), "attention_mask": mask.to(torch.long), "prompt_length": lengths}
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """−mean log p(answer token), over the answer's tokens of each sample."""
@@ -93,8 +110,43 @@ class TextGeneration(Task):
         return -nll
 
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
-        """exp(mean log p(answer token))."""
+        """ROUGE-1 recall of the greedy answer, or exp(mean log p(answer token))."""
+        return self.probability(model, batch) if self.score == "probability" else self.recall(self.generations(model, batch), batch)
+
+    def probability(self, model: nn.Module, batch: Batch) -> Tensor:
+        """exp(mean log p(answer token)), (B,)."""
         return torch.exp(-self.losses(model, batch))
+
+    def generations(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Greedy answers and the ranks of the true tokens, (B, T, 2): see `greedy`. One pass from which several metrics are computed."""
+        with torch.no_grad():
+            return greedy(model, batch, self._end, self.max_new_tokens)
+
+    def recall(self, generations: Tensor, batch: Batch) -> Tensor:
+        """ROUGE-1 recall, with stemming, of each generated answer against the true one, (B,).
+
+        Args:
+            generations: (B, T, 2), from `generations` on the same samples.
+            batch: the samples.
+        """
+        from rouge_score.rouge_scorer import RougeScorer
+
+        scorer = RougeScorer(["rouge1"], use_stemmer=True)
+        pairs = zip(self.said(generations), self.answers(batch), strict=True)
+        return torch.tensor([scorer.score(true, said)["rouge1"].recall for said, true in pairs], dtype=torch.float32)
+
+    def said(self, generations: Tensor) -> list[str]:
+        """Generated answers as text."""
+        return [self._text([int(token) - 1 for token in row if token > 0]) for row in generations[..., 0]]
+
+    def answers(self, batch: Batch) -> list[str]:
+        """True answers as text."""
+        return [self._text([int(token) for token in row if token >= 0 and int(token) not in self._end]) for row in true_answers(batch)]
+
+    def _text(self, tokens: list[int]) -> str:
+        if self._tokenizer is None:
+            raise RuntimeError("a text task reads answers once it is bound to a model's tokenizer: task.bound(bundle), or problem.task")
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def utility(self, model: nn.Module, batch: Batch) -> Tensor:
         """Share of the answer's tokens that are the model's first choice."""
@@ -107,34 +159,3 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert isinstance(logits, Tensor)
     return logits[:, :-1]
-
-
-def tokenise(columns: Mapping[str, Any], bundle: Bundle, field: str) -> Samples:
-    """Rows of token ids; the answer ends with the end-of-sequence token where the tokenizer has one.
-
-    Raises:
-        InputError: if there is neither `text` nor `prompt` with `answer`, or a text is empty or a single token.
-    """
-    tokenizer = bundle.companions["tokenizer"]
-    if "answer" in columns and "prompt" in columns:
-        pairs = list(zip(columns["prompt"], columns["answer"], strict=True))
-    elif "text" in columns:
-        pairs = [("", text) for text in columns["text"]]
-    else:
-        raise InputError(Fault(field, f"there are no texts among the columns {', '.join(map(repr, columns))}.", "Give `prompt` and `answer`, or `text`."))
-    wrong = [i for i, (prompt, answer) in enumerate(pairs) if not isinstance(prompt, str) or not isinstance(answer, str) or not answer.strip()]
-    if wrong:
-        raise InputError(Fault(field, f"{len(wrong)} answers are empty or not text, first at position {wrong[0]}.", "Remove them."))
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    inputs: list[Tensor] = []
-    labels: list[Tensor] = []
-    for prompt, answer in pairs:
-        before = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        after = tokenizer(answer if not prompt else " " + answer, add_special_tokens=False)["input_ids"] + end
-        if not after or len(before + after) < 2:  # its loss would be a mean over nothing
-            raise InputError(Fault(field, f"the text at position {len(inputs)} is too short: no token of it follows another.", "Remove it."))
-        inputs.append(torch.tensor(before + after))
-        labels.append(torch.tensor([IGNORED] * len(before) + after))
-    ids = [str(i) for i in columns["id"]] if "id" in columns else None
-    return Samples(ColumnRows({"input_ids": inputs, "labels": labels}), ids, {k: list(v) for k, v in columns.items() if k != "id"})

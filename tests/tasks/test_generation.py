@@ -1,0 +1,174 @@
+"""Greedy answers against a loop that feeds one prompt at a time, without padding and without a cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models import bundle_of, facts, problem_of, tokenizer
+from unlearned.api import make_problem
+from unlearned.engine.engine import Engine
+from unlearned.errors import InputError
+from unlearned.tasks._generation import greedy, left_padded, true_answers
+from unlearned.tasks._task import Bundle
+from unlearned.tasks._texts import IGNORED
+from unlearned.tasks.text_generation import TextGeneration
+
+END = 1
+CHAT = "{% for m in messages %}{{ '[pad] ' + m['role'].replace('user', 'ada').replace('assistant', 'bo') + ' ' + m['content'] + ' [eos] ' }}{% endfor %}"
+CHAT += "{% if add_generation_prompt %}{{ '[pad] bo ' }}{% endif %}"
+
+
+def task_and_model(kind: str) -> tuple[TextGeneration, nn.Module, dict[str, torch.Tensor]]:
+    problem = problem_of(kind)
+    assert isinstance(problem.task, TextGeneration)
+    return problem.task, problem.original.model, problem.task.collate([problem.retain[i] for i in range(6)])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_as_one_prompt_at_a_time(kind: str, most: int) -> None:
+    task, model, batch = task_and_model(kind)
+    del task
+    assert len(set(batch["prompt_length"].tolist())) > 1, "the prompts must need padding"
+    with torch.no_grad():
+        # Whatever ends an answer in half of the cases, so that some answers end early.
+        end = int(model(input_ids=batch["input_ids"][:1, : int(batch["prompt_length"][0])]).logits[0, -1].argmax())
+        found = greedy(model, batch, frozenset({end, END}), most)
+        for i in range(6):
+            tokens = batch["input_ids"][i, : int(batch["prompt_length"][i])].tolist()
+            gold = [t for t in batch["labels"][i].tolist() if t != IGNORED]
+            said, ranks, alive = [], [], True
+            for step in range(found.shape[1]):
+                scores = model(input_ids=torch.tensor([tokens])).logits[0, -1]
+                best = int(scores.argmax())
+                ranks.append(1 + int((scores > scores[gold[step]]).sum()) if alive and step < len(gold) else 0)
+                alive = alive and best not in {end, END}
+                said.append(best + 1 if alive else 0)
+                tokens.append(best)
+            assert found[i, :, 0].tolist() == said
+            assert found[i, :, 1].tolist() == ranks
+    assert 0 in found[..., 0].tolist()[0]
+
+
+def test_a_full_context_ends_the_answer() -> None:
+    _, model, batch = task_and_model("gpt2")  # a context of 24
+    found = greedy(model, batch, frozenset(), 1000)
+    assert found.shape[1] == 24 - int(batch["prompt_length"].max())
+
+
+def test_prompts_and_answers_of_a_batch() -> None:
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 7, 8], [9, 3, 0, 0]]),
+        "labels": torch.tensor([[IGNORED, IGNORED, 7, 8], [IGNORED, 3, IGNORED, IGNORED]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        "prompt_length": torch.tensor([2, 1]),
+    }
+    prompts, mask = left_padded(batch)
+    assert prompts.tolist() == [[5, 6], [0, 9]]
+    assert mask.tolist() == [[1, 1], [0, 1]]
+    assert true_answers(batch).tolist() == [[7, 8], [3, -1]]
+
+
+def test_recall_counts_words_of_the_true_answer() -> None:
+    task = TextGeneration().bound(bundle_of("gpt2"))
+    samples = task.read({"prompt": ["where does ada live"] * 3, "answer": ["in the far river town"] * 3}, bundle_of("gpt2"), "f")
+    batch = task.collate([samples[i] for i in range(3)])
+    ids = {word: i for i, word in enumerate(tokenizer().convert_ids_to_tokens(range(37)))}
+    said = [["in", "the", "far", "river", "town"], ["the", "town", "the", "town", "york"], ["york", "lima"]]
+    generations = torch.zeros(3, 5, 2)
+    for i, words in enumerate(said):
+        generations[i, : len(words), 0] = torch.tensor([ids[word] + 1 for word in words])
+    assert task.answers(batch) == ["in the far river town"] * 3
+    assert task.said(generations) == [" ".join(words) for words in said]
+    assert task.recall(generations, batch).tolist() == pytest.approx([1.0, 0.4, 0.0])
+
+
+def test_knowledge_is_the_recall_of_what_is_generated_or_the_probability() -> None:
+    task, model, batch = task_and_model("llama")
+    with torch.no_grad():
+        assert torch.equal(task.knowledge(model, batch), task.recall(task.generations(model, batch), batch))
+        graded = TextGeneration(score="probability")
+        torch.testing.assert_close(graded.knowledge(model, batch), torch.exp(-graded.losses(model, batch)))
+
+
+def test_evaluation_pads_answers_of_different_batches() -> None:
+    problem = problem_of("llama")
+    task = problem.task
+    assert isinstance(task, TextGeneration)
+    engine = Engine(task)
+    whole = engine.evaluate(problem.original.model, problem.retain, task.generations)
+    assert whole.shape[0] == len(problem.retain)
+    assert whole.shape[2] == 2
+    recall = task.recall(whole, task.collate([problem.retain[i] for i in range(len(problem.retain))]))
+    torch.testing.assert_close(recall.double(), engine.evaluate(problem.original.model, problem.retain, task.knowledge))
+
+
+def chatting() -> Bundle:
+    bundle = bundle_of("llama")
+    words = tokenizer()
+    words.chat_template = CHAT
+    return Bundle(bundle.model, {"tokenizer": words})
+
+
+def test_questions_go_into_the_chat_template_and_conversations_are_the_same_thing() -> None:
+    bundle = chatting()
+    task = TextGeneration()
+    asked = task.read({"prompt": ["where does ada live"], "answer": ["in york"]}, bundle, "f")[0]
+    words = bundle.companions["tokenizer"].convert_ids_to_tokens(asked["input_ids"].tolist())
+    assert words == ["[pad]", "ada", "where", "does", "ada", "live", "[eos]", "[pad]", "bo", "in", "york", "[eos]"]
+    assert int(asked["prompt_length"]) == 9
+    assert asked["labels"].tolist() == [IGNORED] * 9 + asked["input_ids"].tolist()[9:]
+    turns = [{"role": "user", "content": "where does ada live"}, {"role": "assistant", "content": "in york"}]
+    talked = task.read({"messages": [turns]}, bundle, "f")[0]
+    assert all(torch.equal(asked[name], talked[name]) for name in asked)
+    plain = TextGeneration(template="plain").read({"prompt": ["where does ada live"], "answer": ["in york"]}, bundle, "f")[0]
+    assert int(plain["prompt_length"]) == 4
+    told = TextGeneration(system="the name").read({"prompt": ["where"], "answer": ["in york"]}, bundle, "f")[0]
+    assert bundle.companions["tokenizer"].convert_ids_to_tokens(told["input_ids"].tolist())[:3] == ["[pad]", "[unk]", "the"]
+
+
+def test_a_plain_text_is_continued_from_its_middle() -> None:
+    row = TextGeneration().read({"text": ["where does ada live in the"]}, bundle_of("gpt2"), "f")[0]
+    assert int(row["prompt_length"]) == 3
+    assert IGNORED not in row["labels"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "message"),
+    [
+        ({"messages": [[{"role": "user", "content": "where"}]]}, {}, "conversations need a chat template"),
+        ({"prompt": ["where"], "answer": ["york"]}, {"template": "chat"}, "the tokenizer has no chat template"),
+    ],
+)
+def test_without_a_template(data: object, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TextGeneration.model_validate(settings).read(data, bundle_of("llama"), "f")
+
+
+@pytest.mark.parametrize(
+    "messages", [[], "where", [{"role": "assistant", "content": "york"}], [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]]
+)
+def test_conversations_that_do_not_end_with_an_answer(messages: object) -> None:
+    with pytest.raises(InputError, match="the conversation at position 0 does not end with a turn of the assistant"):
+        TextGeneration().read({"messages": [messages]}, chatting(), "f")
+
+
+def test_tokens_that_end_an_answer_come_from_tokenizer_and_model() -> None:
+    bundle = bundle_of("llama")
+    bundle.model.generation_config.eos_token_id = [1, 7]  # type: ignore[union-attr]
+    assert TextGeneration().bound(bundle)._end == {1, 7}
+
+
+def test_a_task_that_is_not_bound_says_so() -> None:
+    batch = task_and_model("llama")[2]
+    with pytest.raises(RuntimeError, match="bound to a model's tokenizer"):
+        TextGeneration().answers(batch)
+
+
+def test_a_task_with_settings_is_the_one_of_the_problem() -> None:
+    problem = make_problem(bundle_of("llama"), train=facts(0, 8), test=facts(20, 4), forget=["fact-1"], task=TextGeneration(max_new_tokens=3))
+    assert isinstance(problem.task, TextGeneration)
+    assert problem.task.max_new_tokens == 3
+    assert Engine(problem.task).evaluate(problem.original.model, problem.test, problem.task.generations).shape[1] <= 3
