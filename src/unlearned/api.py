@@ -166,6 +166,7 @@ def audit(
     unlearned: ModelLike,
     references: Sequence[ModelLike | Kept] = (),
     *,
+    shadows: Sequence[ModelLike | Kept] = (),
     audits: Sequence[str] | None = None,
     attacks: Sequence[str] = (),
     limits: Limits | None = None,
@@ -178,6 +179,7 @@ def audit(
         problem: original model and data.
         unlearned: the model to judge.
         references: models retrained without the forget set.
+        shadows: further models that were unlearned as this one was, each from an original of another seed.
         audits: names from `unlearned audits`; None: all that are defined for the task.
         attacks: names from `unlearned attacks`.
         limits: of the verdict.
@@ -187,7 +189,7 @@ def audit(
     Raises:
         InputError: if a name is unknown or a model does not fit.
     """
-    subject = make_subject(problem, unlearned, references, cost=cost, engine=engine)
+    subject = make_subject(problem, unlearned, references, shadows=shadows, cost=cost, engine=engine)
     parts: list[Audit | Attack] = [*choose_audits(audits, problem.task.name), *choose_attacks(attacks, problem.task.name)]
     return measure(subject, parts, limits or Limits(), {"task": problem.task.name, "seed": subject.engine.seed})
 
@@ -228,7 +230,14 @@ def measure(subject: Subject, parts: Sequence[Audit | Attack], limits: Limits, d
 
 
 def attack(
-    problem: Problem, unlearned: ModelLike, name: str, references: Sequence[ModelLike | Kept] = (), *, engine: Engine | None = None, **settings: Any
+    problem: Problem,
+    unlearned: ModelLike,
+    name: str,
+    references: Sequence[ModelLike | Kept] = (),
+    *,
+    shadows: Sequence[ModelLike | Kept] = (),
+    engine: Engine | None = None,
+    **settings: Any,
 ) -> list[Finding]:
     """Try to bring the knowledge back.
 
@@ -237,6 +246,7 @@ def attack(
         unlearned: the model to attack.
         name: from `unlearned attacks`.
         references: models retrained without the forget set.
+        shadows: further models that were unlearned as this one was, each from an original of another seed.
         engine: computes.
         settings: of the attack.
 
@@ -244,11 +254,17 @@ def attack(
         InputError: if the name is unknown or a setting is wrong.
     """
     part = make_part(attack_registry, name, settings, "attack", problem.task.name)
-    return part.measure(make_subject(problem, unlearned, references, engine=engine))
+    return part.measure(make_subject(problem, unlearned, references, shadows=shadows, engine=engine))
 
 
 def make_subject(
-    problem: Problem, unlearned: ModelLike, references: Sequence[ModelLike | Kept] = (), *, cost: Cost | None = None, engine: Engine | None = None
+    problem: Problem,
+    unlearned: ModelLike,
+    references: Sequence[ModelLike | Kept] = (),
+    *,
+    shadows: Sequence[ModelLike | Kept] = (),
+    cost: Cost | None = None,
+    engine: Engine | None = None,
 ) -> Subject:
     """What audits and attacks are given.
 
@@ -257,12 +273,13 @@ def make_subject(
     """
     task = problem.task
     bundle = as_bundle(unlearned, task)
-    bank = [r if isinstance(r, Kept) else Kept(as_bundle(r, task), None, None) for r in references]
-    faults = []
-    for name, model in [("after", bundle), *((f"reference.{i}", r.bundle) for i, r in enumerate(bank))]:
-        faults += model_faults(problem, model, name)
-    raise_faults(faults)
-    return Subject(problem, bundle, bank, engine or Engine(task), cost)
+    banks = {
+        name: [model if isinstance(model, Kept) else Kept(as_bundle(model, task), None, None) for model in models]
+        for name, models in (("reference", references), ("shadow", shadows))
+    }
+    named = [("after", bundle), *((f"{name}.{i}", kept.bundle) for name, bank in banks.items() for i, kept in enumerate(bank))]
+    raise_faults([fault for name, model in named for fault in model_faults(problem, model, name)])
+    return Subject(problem, bundle, banks["reference"], engine or Engine(task), cost, banks["shadow"])
 
 
 def model_faults(problem: Problem, bundle: Bundle, field: str) -> list[Fault]:
@@ -293,6 +310,7 @@ def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, reci
         recipe=recipe,
         sets=subject.problem.summaries,
         costs=costs,
+        models={"reference": len(subject.references), "shadow": len(subject.shadows)},
         findings=tuple(findings),
     )
 

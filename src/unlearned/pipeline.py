@@ -1,4 +1,4 @@
-"""The whole way on one model: references, unlearning, audits, attacks, report, in one run directory."""
+"""The whole way on one model: references, shadow models, unlearning, audits, attacks, report, in one run directory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from unlearned.engine.bank import Bank, Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.files import atomic_directory, write_text
 from unlearned.engine.loop import only
+from unlearned.engine.randomness import derive_seed
 from unlearned.engine.training import Trained
 from unlearned.errors import Fault, InputError, collecting, raise_faults, writing
+from unlearned.methods._bank import shadow_models
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
 from unlearned.records import AuditRecord, Cost, Finding
@@ -118,14 +120,16 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
     if engine.accelerator.num_processes > 1:
         what = f"a run directory is written by one process; this run was started with {engine.accelerator.num_processes}."
         raise InputError(Fault("compute", what, "Start it without `accelerate launch`."))
-    cache = _cache(recipe)
-    if _trains_references(recipe):
-        with writing("references.cache", cache):
-            cache.mkdir(parents=True, exist_ok=True)
+    for bank, wanted in (("references", _trains_references(recipe)), ("shadows", recipe.file.shadows.count > 0)):
+        if wanted:
+            cache = _cache(recipe, bank)
+            with writing(f"{bank}.cache", cache):
+                cache.mkdir(parents=True, exist_ok=True)
     with RunDirectory(out) as directory:
         _need_space(problem, out)
         directory.claim(of_json([recipe.identity(), problem.fingerprint]))
         references = given or train_references(recipe, problem, engine, say)
+        shadows = make_shadows(recipe, problem, engine, say)
 
         def unlearn() -> dict[str, Any]:
             say(f"unlearning with {method.name}")
@@ -137,7 +141,7 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
         cost = Cost.model_validate(directory.stage("unlearn", unlearn))
         # Read back even when it was made just now: an interrupted run and an undisturbed one then measure the same model.
         unlearned = problem.task.restore(out / "unlearned", problem.original)
-        subject = make_subject(problem, unlearned, references, cost=cost, engine=engine)
+        subject = make_subject(problem, unlearned, references, shadows=shadows, cost=cost, engine=engine)
         parts: list[Audit | Attack] = [*recipe.audits, *recipe.attacks]
         findings = [finding for part in parts for finding in _measure(directory, part, subject, say)]
         record = conclude(subject, findings, recipe.file.verdict, recipe.effective())
@@ -161,7 +165,23 @@ def train_references(recipe: Recipe, problem: Problem, engine: Engine, say: Say)
     # Seeds of references are their own: the original, trained with the same number, must not share its first weights with one of them.
     seeds = [recipe.file.seed * 10_000 + 1 + i for i in range(spec.count)]
     makings = [Trained(problem.original, seed, problem.retain, recipe.file.training) for seed in seeds]
-    return Bank(engine, _cache(recipe)).get(makings, "reference models")
+    return Bank(engine, _cache(recipe, "references")).get(makings, "reference models")
+
+
+def make_shadows(recipe: Recipe, problem: Problem, engine: Engine, say: Say) -> list[Kept]:
+    """The shadow models that a recipe asks for, from the cache where they are there.
+
+    Raises:
+        InputError: if the cache cannot be written.
+        DivergedError: if one diverges.
+    """
+    spec, training = recipe.file.shadows, recipe.file.training
+    if not spec.count or training is None or recipe.method is None:
+        return []
+    say(f"{spec.count} shadow models: originals of other seeds, unlearned with {recipe.method.name}")
+    # Seeds of their own: one that shared its first weights with a reference would look more like it than it is.
+    seeds = [derive_seed(recipe.file.seed, "shadow", i) for i in range(spec.count)]
+    return shadow_models(Bank(engine, _cache(recipe, "shadows"), "shadows.cache"), problem, recipe.method, training, seeds)
 
 
 def _trains_references(recipe: Recipe) -> bool:
@@ -169,9 +189,9 @@ def _trains_references(recipe: Recipe) -> bool:
     return spec.count > 0 and not spec.models
 
 
-def _cache(recipe: Recipe) -> Path:
-    given = recipe.file.references.cache
-    return Path(given).expanduser() if given else default_cache() / "references"
+def _cache(recipe: Recipe, bank: str) -> Path:
+    given = getattr(recipe.file, bank).cache
+    return Path(given).expanduser() if given else default_cache() / bank
 
 
 def write_record(record: AuditRecord, out: Path) -> None:

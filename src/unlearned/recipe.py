@@ -62,6 +62,16 @@ class ReferencesSpec(Settings):
     cache: str | None = Field(None, description="Directory that keeps retrained models for the next run; by default in the user's cache.")
 
 
+class ShadowsSpec(Settings):
+    """The bank of further unlearned models, for audits that compare distributions of models.
+
+    Each begins as an original of another seed, trained like the original on forget and retain set, from which the recipe's method then unlearns.
+    """
+
+    count: int = Field(0, ge=0, le=10_000, description="How many models to train and unlearn; 0: none.")
+    cache: str | None = Field(None, description="Directory that keeps these models for the next run; by default in the user's cache.")
+
+
 class RecipeFile(Settings):
     """The YAML file as it is written. Methods, audits and attacks are named, with their settings beside the name."""
 
@@ -72,6 +82,7 @@ class RecipeFile(Settings):
     method: dict[str, Any] | None = Field(None, description="The method's name and settings.")
     training: Training | None = Field(None, description="How the original was trained; references are trained alike.")
     references: ReferencesSpec = ReferencesSpec()
+    shadows: ShadowsSpec = ShadowsSpec()
     audits: tuple[dict[str, Any], ...] = tuple({"name": name} for name in ("utility", "membership", "output-distance", "cost"))
     attacks: tuple[dict[str, Any], ...] = ({"name": "relearn"},)
     verdict: Limits = Limits()
@@ -125,7 +136,8 @@ class Recipe(NamedTuple):
     def identity(self) -> str:
         """Hash of everything that decides the result: another one is another run."""
         decisive = self.effective() | {"forget": self.file.forget.model_dump(mode="json", exclude={"description"})}
-        decisive["references"].pop("cache")  # where models are kept changes none of them
+        for bank in ("references", "shadows"):
+            decisive[bank].pop("cache")  # where models are kept changes none of them
         return of_json({key: value for key, value in decisive.items() if key != "compute"})
 
 
@@ -205,6 +217,9 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
                 "Add `training:` (epochs, lr, ...), or set references.count: 0.",
             )
         )
+    if file and file.shadows.count and file.training is None:
+        what = "it is not said how the original model was trained, so no shadow model can begin alike."
+        faults.append(Fault("training", what, "Add `training:` (epochs, lr, ...), or set shadows.count: 0."))
     raise_faults(faults)
     assert file is not None
     assert task is not None

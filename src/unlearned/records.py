@@ -148,6 +148,8 @@ class AuditRecord(Record):
     sets: dict[str, SetSummary] = {}
     costs: dict[str, Cost] = {}
     """By what was made: `unlearned`, `reference` (mean over the bank)."""
+    models: dict[str, int] = {}
+    """How many models there were besides original and unlearned: `reference`, and `shadow` (further models that were unlearned in the same way)."""
     findings: tuple[Finding, ...]
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)

@@ -76,6 +76,13 @@ CASES |= {
     "test_data_not_named": Case("data.test: this field is missing", "Add it.", changed(data__test=...)),
     "forget_missing": Case("forget: this field is missing", "Add it.", changed(forget=...)),
     "training_missing": Case("training: it is not said how the original model was trained", "Add `training:`", changed(training=...)),
+    "training_missing_for_shadows": Case(
+        "training: it is not said how the original model was trained, so no shadow model can begin alike",
+        "or set shadows.count: 0",
+        changed(training=..., references={"count": 0}, shadows={"count": 2}),
+    ),
+    "shadows_negative": Case("shadows.count: ", "greater than or equal to 0 (given: -1)", changed(shadows={"count": -1})),
+    "shadows_misspelt": Case("shadows.counts: there is no such field", "Did you mean 'count'?", changed(shadows={"counts": 2})),
     "seed_as_word": Case("seed: ", "Give a whole number.", changed(seed="one")),
     "seed_negative": Case("seed: ", "greater than or equal to 0", changed(seed=-1)),
     "task_as_number": Case("task", "Available: ", changed(task=3)),
@@ -635,6 +642,12 @@ def cache_below_a_file(place: Place) -> Arguments:
     return RUN
 
 
+@wrong("shadows.cache: ", "A part of that path is a file")
+def cache_of_shadows_below_a_file(place: Place) -> Arguments:
+    place.write_recipe({"shadows": {"count": 1, "cache": "original.safetensors/cache"}})
+    return RUN
+
+
 @wrong("method: the recipe names no method", "Add `method:`")
 def run_without_method(place: Place) -> Arguments:
     place.write_recipe({"method": ...})
@@ -675,6 +688,8 @@ CASES |= {
     "audit_reference_takes_other_images": Case(
         "--reference.0: the model cannot take these images", "Give images of the size", options(reference="tiny:colour")
     ),
+    "audit_shadow_missing": Case("--shadow.0: there is no model", "Check the path", options(shadow="./absent")),
+    "audit_shadow_takes_other_images": Case("--shadow.0: the model cannot take these images", "Give images of the size", options(shadow="tiny:colour")),
     "audit_train_missing": Case("--train: there is no file or folder", "Check the path", options(train="absent.npz")),
     "audit_forget_not_said": Case("--forget: it is not said what was to be forgotten", "--forget-file FILE", options(forget=None)),
     "audit_forget_said_twice": Case("--forget: it is not said what was to be forgotten, or said twice", "--forget-file FILE", options(forget_file="ids.txt")),

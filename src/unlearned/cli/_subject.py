@@ -13,6 +13,7 @@ from unlearned.errors import Fault, collecting, raise_faults
 
 if TYPE_CHECKING:
     from unlearned.evidence.subject import Subject
+    from unlearned.tasks._task import Bundle
 
 _MODEL = "A directory or hub id for from_pretrained, module:function, or module:function@WEIGHTS."
 _DATA = "A folder of images, a .npz, .parquet, .jsonl or .csv file, a saved or hub data set (SOURCE@SPLIT), or module:function."
@@ -20,6 +21,8 @@ _DATA = "A folder of images, a .npz, .parquet, .jsonl or .csv file, a saved or h
 Before = Annotated[str, typer.Option("--before", help=f"The original model. {_MODEL}", show_default=False)]
 After = Annotated[str, typer.Option("--after", help=f"The unlearned model. {_MODEL}", show_default=False)]
 References = Annotated[list[str] | None, typer.Option("--reference", help="A model retrained without the forget set; may be given several times.")]
+_SHADOW = "A further model that was unlearned as --after was, from an original of another seed; may be given several times."
+Shadows = Annotated[list[str] | None, typer.Option("--shadow", help=_SHADOW)]
 Train = Annotated[str, typer.Option("--train", help=f"What the original was trained on, forget set included. {_DATA}", show_default=False)]
 Test = Annotated[str, typer.Option("--test", help=f"Held-out data. {_DATA}", show_default=False)]
 Forget = Annotated[str | None, typer.Option("--forget", help="Filter for the samples to forget: label == 3")]
@@ -29,6 +32,7 @@ _OPTIONS = {
     "model": "--before",
     "after": "--after",
     "reference": "--reference",
+    "shadow": "--shadow",
     "data.train": "--train",
     "data.test": "--test",
     "forget": "--forget",
@@ -43,6 +47,7 @@ def make(
     before: str,
     after: str,
     references: Sequence[str],
+    shadows: Sequence[str],
     train: str,
     test: str,
     forget: str | None,
@@ -82,10 +87,11 @@ def make(
         if not faults:
             with collecting(faults):
                 problem = make_problem(named(before), train=train, test=test, forget=forget_file or forget or "", task=kind)
-        models = []
-        for field, source in (("after", after), *((f"reference.{i}", reference) for i, reference in enumerate(references))):
-            with collecting(faults):
-                models.append(kind.load(named(source), field))
+        models: dict[str, list[Bundle]] = {"after": [], "reference": [], "shadow": []}
+        for bank, sources in (("after", [after]), ("reference", references), ("shadow", shadows)):
+            for i, source in enumerate(sources):
+                with collecting(faults):
+                    models[bank].append(kind.load(named(source), bank if bank == "after" else f"{bank}.{i}"))
         try:
             with collecting(faults):
                 engine = Engine(kind if problem is None else problem.task, Compute(device=device, threads=threads), seed, None, progress)
@@ -93,4 +99,4 @@ def make(
             faults += [fault_of(detail, Compute, "compute") for detail in error.errors()]
         raise_faults(faults)
         assert problem is not None
-        return make_subject(problem, models[0], models[1:], engine=engine)
+        return make_subject(problem, models["after"][0], models["reference"], shadows=models["shadow"], engine=engine)

@@ -20,6 +20,7 @@ def audit(
     train: _subject.Train,
     test: _subject.Test,
     reference: _subject.References = None,
+    shadow: _subject.Shadows = None,
     forget: _subject.Forget = None,
     forget_file: _subject.ForgetFile = None,
     task: _subject.TaskName = "image-classification",
@@ -45,6 +46,7 @@ def audit(
         before,
         after,
         reference or (),
+        shadow or (),
         train,
         test,
         forget,
@@ -56,7 +58,8 @@ def audit(
         seed=seed,
         progress=not as_json,
     )
-    described = {"task": task, "before": before, "after": after, "references": reference or [], "train": train, "test": test, "seed": seed}
+    models = {"before": before, "after": after, "references": reference or [], "shadows": shadow or []}
+    described = {"task": task, **models, "train": train, "test": test, "seed": seed}
     if out is None:
         finish(api.measure(subject, named, Limits(), described), as_json, None)
         return

@@ -65,6 +65,7 @@ class _Job:
     compute: Compute
     making: Making
     entry: Path
+    field: str
     show_progress: bool
 
 
@@ -74,10 +75,11 @@ class Bank:
     Args:
         engine: computes; models are made in `compute.workers` processes.
         cache: the directory.
+        field: where it was given, for messages.
     """
 
-    def __init__(self, engine: Engine, cache: Path) -> None:
-        self._engine, self._cache = engine, cache
+    def __init__(self, engine: Engine, cache: Path, field: str = "references.cache") -> None:
+        self._engine, self._cache, self._field = engine, cache, field
 
     def entry(self, making: Making) -> Path:
         """Where the model lies."""
@@ -107,7 +109,7 @@ class Bank:
         missing = [i for i, making in enumerate(makings) if not self._whole(entries[i], making)]
         # Bars of several processes would draw over each other: then one bar counts models, else each training has its own.
         together = self._engine.compute.workers > 1
-        with writing("references.cache", self._cache):
+        with writing(self._field, self._cache):
             self._cache.mkdir(parents=True, exist_ok=True)
         jobs = [self._job(makings[i], entries[i], self._engine.show_progress and not together) for i in missing]
         with progress_bar(title, len(jobs), self._engine.show_progress and together) as bar:
@@ -130,7 +132,7 @@ class Bank:
         compute = self._engine.compute
         if compute.workers > 1:
             compute = compute.model_copy(update={"threads": max(1, torch.get_num_threads() // compute.workers)})
-        return _Job(self._engine.task, compute, making, entry, show_progress)
+        return _Job(self._engine.task, compute, making, entry, self._field, show_progress)
 
     def _read(self, entry: Path, making: Making) -> Kept:
         # A kill between the two last steps of `_make` leaves the checkpoints of a finished training.
@@ -147,7 +149,7 @@ def _make(job: _Job) -> None:
         engine = Engine(job.task, job.compute, job.making.seed, work, job.show_progress)
         with engine.measuring() as meter:
             made = job.making.make(engine)
-        with atomic_directory(job.entry, "references.cache") as fresh:
+        with atomic_directory(job.entry, job.field) as fresh:
             (fresh / "model").mkdir()
             job.task.save(made, fresh / "model")
             described = {"title": job.making.title, "seed": job.making.seed, "cost": meter.cost.model_dump()}

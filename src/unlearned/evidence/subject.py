@@ -18,7 +18,7 @@ Measure = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """The original (in `problem`), the unlearned and the reference models, and the sets.
+    """The original (in `problem`), the unlearned and the reference models, perhaps shadow models, and the sets.
 
     Values that several audits need are computed once and kept.
     """
@@ -45,14 +45,20 @@ class Subject:
             measure: a bound method of the task, such as `task.losses`.
             split: name of a set of the problem.
         """
-        samples = self.problem.sets[split]
         result: dict[SubjectName, list[Tensor]] = {"original": [], "unlearned": [], "reference": []}
         for number, (name, model) in enumerate(self.models()):
-            key = (measure.__name__, split, str(number))
-            if getattr(measure, "__self__", None) is not self.engine.task:  # only a method of the task is known by its name
-                result[name].append(self.engine.evaluate(model, samples, measure))
-                continue
-            if key not in self._kept:
-                self._kept[key] = self.engine.evaluate(model, samples, measure)
-            result[name].append(self._kept[key])
+            result[name].append(self._value(measure, split, str(number), model))
         return result
+
+    def shadow_values(self, measure: Measure, split: str) -> list[Tensor]:
+        """The same of every shadow model."""
+        return [self._value(measure, split, f"shadow {i}", shadow.bundle.model) for i, shadow in enumerate(self.shadows)]
+
+    def _value(self, measure: Measure, split: str, who: str, model: nn.Module) -> Tensor:
+        samples = self.problem.sets[split]
+        if getattr(measure, "__self__", None) is not self.engine.task:  # only a method of the task is known by its name
+            return self.engine.evaluate(model, samples, measure)
+        key = (measure.__name__, split, who)
+        if key not in self._kept:
+            self._kept[key] = self.engine.evaluate(model, samples, measure)
+        return self._kept[key]
