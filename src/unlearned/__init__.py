@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlearned.api import Forgotten, attack, audit, forget, load, make_problem
+    from unlearned.comparing import compare
     from unlearned.data.samples import Samples
     from unlearned.engine.engine import Engine
     from unlearned.engine.settings import Compute
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from unlearned.pipeline import run
     from unlearned.problem import Problem
     from unlearned.recipe import parse_recipe, read_recipe
-    from unlearned.records import AuditRecord, Finding
+    from unlearned.records import AuditRecord, CompareRecord, Finding
     from unlearned.report import write_report
     from unlearned.tasks._task import Bundle
 
 _HOMES = {
     "AuditRecord": "records",
     "Bundle": "tasks._task",
+    "CompareRecord": "records",
     "Compute": "engine.settings",
     "DivergedError": "errors",
     "Engine": "engine.engine",
@@ -35,6 +37,7 @@ _HOMES = {
     "UnlearnedError": "errors",
     "attack": "api",
     "audit": "api",
+    "compare": "comparing",
     "forget": "api",
     "load": "api",
     "make_problem": "api",
@@ -47,6 +50,7 @@ _HOMES = {
 __all__ = [
     "AuditRecord",
     "Bundle",
+    "CompareRecord",
     "Compute",
     "DivergedError",
     "Engine",
@@ -58,6 +62,7 @@ __all__ = [
     "UnlearnedError",
     "attack",
     "audit",
+    "compare",
     "forget",
     "load",
     "make_problem",

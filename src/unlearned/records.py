@@ -159,8 +159,12 @@ class AuditRecord(Record):
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_file(cls, path: Path) -> AuditRecord:
+    def from_file(cls, path: Path, field: str = "report") -> AuditRecord:
         """Read an `audit.json`.
+
+        Args:
+            path: of the file.
+            field: what messages call it.
 
         Raises:
             InputError: if the file is missing, is not JSON, or is not a record of this schema.
@@ -168,24 +172,24 @@ class AuditRecord(Record):
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise InputError(Fault("report", f"{str(path)!r} cannot be read ({error.strerror}).", "Give the directory of a finished run.")) from error
+            raise InputError(Fault(field, f"{str(path)!r} cannot be read ({error.strerror}).", "Give the directory of a finished run.")) from error
         except UnicodeDecodeError as error:
-            raise InputError(Fault("report", f"{str(path)!r} is not a text file.", "Give the directory of a finished run.")) from error
+            raise InputError(Fault(field, f"{str(path)!r} is not a text file.", "Give the directory of a finished run.")) from error
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InputError(Fault("report", f"{str(path)!r} is not JSON ({error}).", "Run the recipe again to write it anew.")) from error
+            raise InputError(Fault(field, f"{str(path)!r} is not JSON ({error}).", "Run the recipe again to write it anew.")) from error
         found = data.get("schema") if isinstance(data, dict) else None
         if found != SCHEMA:
             raise InputError(
-                Fault("report", f"{str(path)!r} has schema {found!r}, not {SCHEMA!r}.", "Use a version of this package that wrote it, or run the recipe again.")
+                Fault(field, f"{str(path)!r} has schema {found!r}, not {SCHEMA!r}.", "Use a version of this package that wrote it, or run the recipe again.")
             )
         try:
             return cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InputError(Fault("report", f"{str(path)!r} is damaged at {where} ({first['msg']}).", "Run the recipe again to write it anew.")) from error
+            raise InputError(Fault(field, f"{str(path)!r} is damaged at {where} ({first['msg']}).", "Run the recipe again to write it anew.")) from error
 
 
 BENCH_SCHEMA: Literal["unlearned.bench/1"] = "unlearned.bench/1"
@@ -237,6 +241,38 @@ class BenchRecord(Record):
         head = self.model_dump(mode="json", by_alias=True, exclude={"rows"})
         lines = ",\n".join("    " + json.dumps(row.model_dump(mode="json", exclude_none=True), ensure_ascii=False, allow_nan=False) for row in self.rows)
         return json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False)[:-2] + f',\n  "rows": [\n{lines}\n  ]\n}}\n'
+
+
+COMPARE_SCHEMA: Literal["unlearned.compare/1"] = "unlearned.compare/1"
+
+
+class ComparedRun(Record):
+    """One of several runs on the same problem."""
+
+    name: str
+    """What it is called beside the others: its method, or its directory."""
+    source: str
+    """The file that its record was read from; empty if it was given as an object."""
+    record: AuditRecord
+
+
+class CompareRecord(Record):
+    """Several runs on the same problem side by side: what `unlearned compare --json` prints."""
+
+    schema_: Literal["unlearned.compare/1"] = Field(COMPARE_SCHEMA, alias="schema")
+    runs: tuple[ComparedRun, ...] = Field(min_length=2)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> CompareRecord:
+        if len({run.name for run in self.runs}) < len(self.runs):
+            raise ValueError("two runs have the same name")
+        return self
+
+    def to_json(self) -> str:
+        """As `--json` prints it."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def pick(

@@ -270,6 +270,24 @@ def test_report_writes_the_page_anew(place: Place) -> None:
     assert (place / "out" / "report.html").read_bytes() == page
 
 
+# compare
+
+
+def test_compare_puts_runs_side_by_side(place: Place) -> None:
+    place.write_recipe({"audits": ["utility"], "attacks": [], "references": {"count": 1}} | LENIENT)
+    for out, alpha in (("gentle", 0.95), ("harsh", 0.5)):
+        place.write_recipe({"method.alpha": alpha})
+        assert place.unlearned("run", "recipe.yaml", "--out", out).code == 0
+    answer = place.unlearned("compare", "gentle", "harsh/audit.json")
+    assert (answer.code, answer.err) == (0, "")
+    assert "neg-grad-plus (gentle)" in answer.out
+    as_json = place.unlearned("compare", "gentle", "harsh", "--json")
+    record = json.loads(as_json.out)
+    assert record["schema"] == "unlearned.compare/1"
+    assert [run["name"] for run in record["runs"]] == ["neg-grad-plus (gentle)", "neg-grad-plus (harsh)"]
+    assert [run["record"] for run in record["runs"]] == [read_json(place / out / "audit.json") for out in ("gentle", "harsh")]
+
+
 # methods, audits, attacks
 
 

@@ -6,6 +6,7 @@ Each case prepares a directory and names the arguments; the test runs them and l
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -744,6 +745,49 @@ CASES |= {
     "report_other_schema": Case("report: 'old/audit.json' has schema 'unlearned.audit/2'", "Use a version", damaged('{"schema": "unlearned.audit/2"}')),
     "report_list": Case("report: 'old/audit.json' has schema None", "Use a version", damaged("[]")),
     "report_damaged": Case("report: 'old/audit.json' is damaged at verdict", "Run the recipe again", damaged('{"schema": "unlearned.audit/1"}')),
+}
+
+
+# comparisons
+
+
+def sets(**changes: Any) -> dict[str, Any]:
+    return {name: {"n": 12, "fingerprint": "a" * 64} for name in ("forget", "retain", "test")} | changes
+
+
+def audited(path: Path, **changes: Any) -> None:
+    """A directory with the record of a run, with changes."""
+    environment = {"unlearned": "0", "python": "3", "platform": "x", "packages": {}, "device": "cpu", "threads": 1}
+    record: dict[str, Any] = {"schema": "unlearned.audit/1", "verdict": {"status": "passed", "headline": "So."}, "environment": environment, "recipe": {}}
+    path.mkdir()
+    (path / "audit.json").write_text(json.dumps(record | {"sets": sets(), "findings": []} | changes), encoding="utf-8")
+
+
+def beside(second: str | None, **changes: Any) -> Callable[[Place], Arguments]:
+    """`compare` of a good run and a second one; there is one in `other`, with changes."""
+
+    def prepare(place: Place) -> Arguments:
+        audited(place / "good")
+        audited(place / "other", **changes)
+        return ["compare", "good", *([] if second is None else [second])]
+
+    return prepare
+
+
+OTHER = {"n": 13, "fingerprint": "b" * 64}
+CASES |= {
+    "compare_nothing": Case("Missing argument", "RUN", lambda _: ["compare"]),
+    "compare_a_single_run": Case("RUN: 1 run is given", "Give at least two", beside(None)),
+    "compare_no_run": Case("RUN.1: 'absent/audit.json' cannot be read", "Give the directory of a finished run", beside("absent")),
+    "compare_a_file_of_another_kind": Case("RUN.1: 'train.npz/audit.json' cannot be read", "Give the directory of a finished run", beside("train.npz")),
+    "compare_other_schema": Case("RUN.1: 'other/audit.json' has schema 'unlearned.bench/1'", "Use a version", beside("other", schema="unlearned.bench/1")),
+    "compare_twice": Case("RUN.1: 'good/audit.json' is given twice", "Give each run once", beside("good/audit.json")),
+    "compare_other_forget_set": Case(
+        "RUN.1: 'other/audit.json' was measured on another forget set than 'good/audit.json'", "that forget the same", beside("other", sets=sets(forget=OTHER))
+    ),
+    "compare_other_test_set": Case("(test: 13 samples with fingerprint bbbbbbbb, there 12", "Compare runs that", beside("other", sets=sets(test=OTHER))),
+    "compare_other_data": Case("measured on another retain and test set", "Compare runs that", beside("other", sets=sets(retain=OTHER, test=OTHER))),
+    "compare_unknown_sets": Case("RUN.1: 'other/audit.json' does not say which forget, retain and test", "Run its recipe again", beside("other", sets={})),
 }
 
 

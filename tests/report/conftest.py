@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from unlearned.records import NO_REFERENCE, AuditRecord, Check, Cost, Environment, Finding, SetSummary, SubjectName, Verdict
+from unlearned.comparing import compare
+from unlearned.records import NO_REFERENCE, AuditRecord, Check, CompareRecord, Cost, Environment, Finding, SetSummary, SubjectName, Verdict
 
 SUBJECTS: tuple[SubjectName, ...] = ("original", "unlearned", "reference")
 HOSTILE = (
@@ -20,6 +21,11 @@ HOSTILE = (
 ENVIRONMENT = Environment(
     unlearned="0.1.0", python="3.11.7", platform="Linux-6.1-x86_64", packages={"torch": "2.9.1", "numpy": "2.3.4"}, device="cpu", threads=2
 )
+PROBLEM = {
+    "forget": SetSummary(n=150, fingerprint="9f86d081884c7d65"),
+    "retain": SetSummary(n=1200, fingerprint="60303ae22b998861"),
+    "test": SetSummary(n=500, fingerprint="fd61a03af4f77d87"),
+}
 
 
 def three(audit: str, metric: str, split: str, values: tuple[float, ...], unit: str = "share", half: float | None = 0.015, **more: Any) -> list[Finding]:
@@ -38,16 +44,21 @@ def three(audit: str, metric: str, split: str, values: tuple[float, ...], unit: 
     return found
 
 
-def curve(values: dict[SubjectName, list[float]], audit: str = "relearn") -> list[Finding]:
+STEPS = (0, 5, 10, 20, 50)
+
+
+def curve(
+    values: dict[SubjectName, list[float]], audit: str = "relearn", budgets: tuple[float, ...] = STEPS, budget_unit: str = "steps", **more: Any
+) -> list[Finding]:
     found = []
     for subject, points in values.items():
-        for step, value in zip((0, 5, 10, 20, 50), points, strict=True):
-            gap = None if subject == "reference" or "reference" not in values else value - values["reference"][(0, 5, 10, 20, 50).index(step)]
+        for budget, value in zip(budgets, points, strict=True):
+            gap = None if subject == "reference" or "reference" not in values else value - values["reference"][budgets.index(budget)]
+            place: dict[str, Any] = {"audit": audit, "kind": "attack", "metric": "knowledge", "split": "forget-rest", "n": 150, "unit": "share"}
             found.append(
                 Finding(
-                    audit=audit, kind="attack", metric="knowledge", split="forget-rest", subject=subject, value=value, n=150, unit="share",
-                    low=max(0.0, value - 0.04), high=min(1.0, value + 0.04), interval="bootstrap 95 %", direction="lower", gap=gap,
-                    reason=NO_REFERENCE if gap is None and subject != "reference" else None, budget=step, budget_unit="steps",
+                    subject=subject, value=value, low=max(0.0, value - 0.04), high=min(1.0, value + 0.04), interval="bootstrap 95 %", direction="lower",
+                    gap=gap, reason=NO_REFERENCE if gap is None and subject != "reference" else None, budget=budget, budget_unit=budget_unit, **(place | more),
                 )
             )  # fmt: skip
     return found
@@ -73,7 +84,7 @@ def make(findings: list[Finding], **parts: Any) -> AuditRecord:
             "references": 3,
             "seed": 0,
         },
-        "sets": {"forget": SetSummary(n=150, fingerprint="9f86d081884c7d65"), "retain": SetSummary(n=1200, fingerprint="60303ae22b998861")},
+        "sets": PROBLEM,
         "costs": {
             "unlearned": Cost(wall_seconds=2.31, cpu_seconds=4.4, peak_memory_bytes=512 * 2**20, samples_seen=3000, steps=47),
             "reference": Cost(wall_seconds=14.2, cpu_seconds=27.9, peak_memory_bytes=520 * 2**20, samples_seen=48000, steps=750),
@@ -83,59 +94,82 @@ def make(findings: list[Finding], **parts: Any) -> AuditRecord:
     return AuditRecord(**(standard | parts))
 
 
-@pytest.fixture
-def full() -> AuditRecord:
-    """What a run with references and an attack writes."""
+def findings(strength: float = 0.0) -> list[Finding]:
+    """What a run with references and an attack writes; `strength` moves the unlearned model away from the retrained one."""
+    ratios = {"wall_seconds_ratio": 0.163, "cpu_seconds_ratio": 0.2 + strength}
     ratio: dict[str, Any] = {"split": "all", "subject": "unlearned", "n": 1, "unit": "ratio", "direction": "lower", "reason": "a ratio to the reference"}
-    findings = [
-        *three("utility", "accuracy", "forget", (0.995, 0.652, 0.64), half=0.03),
-        *three("utility", "accuracy", "retain", (0.998, 0.981, 0.997), half=0.006),
-        *three("utility", "accuracy", "test", (0.968, 0.949, 0.962)),
+    rising = [0.02, 0.35, 0.62, 0.84, 0.91]
+    return [
+        *three("utility", "accuracy", "forget", (0.995, 0.652 - 0.6 * strength, 0.64), half=0.03),
+        *three("utility", "accuracy", "retain", (0.998, 0.981 - 0.3 * strength, 0.997), half=0.006),
+        *three("utility", "accuracy", "test", (0.968, 0.949 - 0.4 * strength, 0.962)),
         Finding(audit="utility", metric="average_gap", split="all", subject="unlearned", value=0.0137, n=3, unit="share", gap=0.0137),
         Finding(audit="utility", metric="tug_of_war", split="all", subject="unlearned", value=0.96, n=3, unit="share", direction="higher", gap=-0.04),
-        *three("output-distance", "total_variation", "forget", (0.41, 0.12, 0.09), half=0.02),
+        *three("output-distance", "total_variation", "forget", (0.41, 0.12 + 0.5 * strength, 0.09), half=0.02),
         *three("output-distance", "total_variation", "retain", (0.02, 0.04, 0.015), half=0.004),
         *three("output-distance", "total_variation", "test", (0.05, 0.06, 0.04), half=0.01),
-        *three("membership", "auc", "forget", (0.71, 0.43, 0.5), half=0.03),
+        *three("membership", "auc", "forget", (0.71, 0.43 + 0.2 * strength, 0.5), unit="", half=0.03),
         *three("membership", "tpr_at_1pct_fpr", "forget", (0.06, 0.004, 0.011), half=0.004),
         *three("membership", "svc_nonmember_share", "forget", (0.12, 0.63, 0.52), half=0.04),
         Finding(
             audit="membership", metric="tpr_at_0.1pct_fpr", split="forget", subject="unlearned", value=None, n=200, unit="share", reason="needs 1000 samples"
         ),
-        *[Finding(audit="cost", metric=metric, value=value, **ratio) for metric, value in (("wall_seconds_ratio", 0.163), ("peak_memory_ratio", 0.985))],
+        *[Finding(audit="cost", metric=metric, value=value, **ratio) for metric, value in ratios.items()],
         *three("neuron-census", "dead_units", "all", (3, 17, 4), unit="units", half=None, direction="none"),
-        *curve({"original": [0.99] * 5, "unlearned": [0.02, 0.35, 0.62, 0.84, 0.91], "reference": [0.01, 0.02, 0.04, 0.07, 0.1]}),
+        *curve({"original": [0.99] * 5, "unlearned": [(1 - strength) * value for value in rising], "reference": [0.01, 0.02, 0.04, 0.07, 0.1]}),
     ]
-    return make(findings)
+
+
+METHODS = (
+    "retrain", "fine-tune", "gradient-ascent", "neg-grad-plus", "scrub", "ssd", "minnorm-og", "low-influence", "certified-removal", "salun", "delete", "lunar"
+)  # fmt: skip
+
+
+def run_of(method: Any = "scrub", strength: float = 0.0, **parts: Any) -> AuditRecord:
+    """A run as `findings` describes it."""
+    status = ("passed", "undecided", "failed")[round(2 * strength)]
+    return make(findings(strength), recipe={"method": method}, **({"verdict": Verdict.model_validate({"status": status, "headline": "So."})} | parts))
+
+
+@pytest.fixture
+def dozen() -> CompareRecord:
+    """Twelve methods on one problem."""
+    return compare([run_of({"name": name, "lr": 0.01}, i / 11) for i, name in enumerate(METHODS)])
+
+
+@pytest.fixture
+def full() -> AuditRecord:
+    """What a run with references and an attack writes."""
+    return make(findings())
 
 
 @pytest.fixture
 def lonely() -> AuditRecord:
     """Neither references nor an attack nor costs, and an attack-like value that could not be measured."""
-    findings = [
+    found = [
         *three("utility", "accuracy", "forget", (0.995, 0.652)),
         *three("utility", "accuracy", "test", (0.968, 0.949)),
         *three("membership", "auc", "forget", (0.71, 0.43)),
         Finding(audit="cost", metric="wall_seconds_ratio", split="all", subject="unlearned", value=None, n=0, unit="ratio", reason=NO_REFERENCE),
     ]
-    return make(findings, verdict=Verdict(status="undecided", headline="There is no retrained model to compare with."), costs={}, sets={})
+    return make(found, verdict=Verdict(status="undecided", headline="There is no retrained model to compare with."), costs={}, sets={})
 
 
 @pytest.fixture
 def hostile() -> AuditRecord:
     """Every free text tries to become something else than text."""
-    findings: list[Finding] = []
+    found: list[Finding] = []
     for text in HOSTILE:
         for split in (text, "test"):
-            findings += three("utility", text, split, (0.9, 0.5, 0.4))
-        findings += three("membership", text, text, (0.9, 0.5, 0.4))
-        findings += three(text, text, text, (0.9, 0.5, 0.4), unit=text)
-        findings += curve({"unlearned": [0.0, 0.1, 0.2, 0.3, 0.4]}, audit=text)
-        findings.append(Finding(audit=text, metric="absent", split=text, subject="unlearned", value=None, n=0, unit=text, reason=text))
+            found += three("utility", text, split, (0.9, 0.5, 0.4))
+        found += three("membership", text, text, (0.9, 0.5, 0.4))
+        found += three(text, text, text, (0.9, 0.5, 0.4), unit=text)
+        found += curve({"unlearned": [0.0, 0.1, 0.2, 0.3, 0.4]}, audit=text)
+        found.append(Finding(audit=text, metric="absent", split=text, subject="unlearned", value=None, n=0, unit=text, reason=text))
     checks = tuple(Check(name=text, passed=False, words=text) for text in HOSTILE)
     every = " ".join(HOSTILE)
     return make(
-        findings,
+        found,
         verdict=Verdict(status="failed", headline=every, checks=checks),
         recipe={"task": every, "model": every, "forget": {"description": every, "n": 1}, "method": {"name": every, every: [every]}, every: every, "seed": 0},
         sets={every: SetSummary(n=1, fingerprint=every)},

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from unlearned.records import AuditRecord, Check, Finding, Verdict
+from unlearned.comparing import compare
+from unlearned.records import AuditRecord, Check, CompareRecord, Finding, Verdict
 from unlearned.report import terminal
 
-from .conftest import curve, make
+from .conftest import ENVIRONMENT, PROBLEM, curve, make, run_of
 
 
-def shown(record: AuditRecord, width: int = 200, **options: Any) -> str:
+def shown(record: AuditRecord | CompareRecord, width: int = 200, **options: Any) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width, **options).print(terminal(record))
     return stream.getvalue()
@@ -80,3 +81,50 @@ def test_a_terminal_without_unicode_can_show_it(full: AuditRecord) -> None:
     Console(file=stream, width=100).print(terminal(full))
     stream.flush()
     assert b"FAILED" in raw.getvalue()
+
+
+def cells(line: str) -> list[str]:
+    return [part.strip() for part in line.split("  ") if part.strip()]
+
+
+def test_several_runs_stand_one_below_the_other_under_the_models_that_they_share(dozen: CompareRecord) -> None:
+    lines = shown(dozen).splitlines()
+    assert cells(lines[1]) == ["method", "verdict", "forget", "retain", "test", "membership", "distance", "relearn", "cost"]
+    assert cells(lines[3]) == ["original", "99.5 %", "99.8 %", "96.8 %", "41.0 %"]
+    assert cells(lines[4]) == ["retrained (reference)", "64.0 %", "99.7 %", "96.2 %", "9.0 %"]
+    # The gaps: 0.43 - 0.5 of the AUC; 0.84 - 0.07 at 20 steps, the farthest point of the curve.
+    assert cells(lines[6]) == ["retrain", "passed", "65.2 %", "98.1 %", "94.9 %", "-0.07", "12.0 %", "+81.0 pp", "0.2 x"]
+    assert [cells(line)[0] for line in lines[6:18]] == [run.name for run in dozen.runs]
+    assert any(line.startswith("relearn: knowledge under the attack relearn minus the retrained model's") for line in lines)
+
+
+def test_what_else_differs_between_runs_is_said() -> None:
+    first = run_of({"name": "scrub"})
+    assert "differ" not in shown(compare([first, run_of("ssd")]))
+    other = run_of("ssd", environment=ENVIRONMENT.model_copy(update={"device": "cuda"}))
+    moved = [f.model_copy(update={"value": 0.9}) if f.subject == "original" and f.split == "test" else f for f in other.findings]
+    text = shown(compare([first, other.model_copy(update={"findings": tuple(moved), "recipe": {"method": "ssd", "training": {"lr": 1}}})]))
+    assert "They do not start from the same original model" in text
+    assert "retrained models: their numbers differ" not in text
+    assert "Besides the method they differ in device, training.lr." in text
+    assert "90.0 % to 96.8 %" in text
+
+
+def test_without_references_the_worst_point_is_the_highest_and_what_no_run_has_is_no_column(lonely: AuditRecord) -> None:
+    attacked = (*lonely.findings, *curve({"unlearned": [0.1, 0.2, 0.7, 0.3, 0.2]}))
+    lines = shown(compare([lonely.model_copy(update={"findings": attacked, "sets": PROBLEM})] * 2)).splitlines()
+    assert cells(lines[1]) == ["method", "verdict", "forget", "test", "membership", "relearn"]
+    assert cells(lines[4]) == ["retrained (reference)"]
+    assert cells(lines[6]) == ["neggrad-plus (1)", "undecided", "65.2 %", "94.9 %", "43.0 %", "70.0 %"]
+
+
+def test_twelve_runs_lose_no_number_in_a_narrow_terminal(dozen: CompareRecord) -> None:
+    text = shown(dozen, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert all(number in words for number in ("65.2 %", "98.1 %", "-0.07", "+81.0", "1.2 x"))
+
+
+def test_markup_in_the_records_of_several_runs_stays_text(hostile: AuditRecord) -> None:
+    text = shown(compare([hostile.model_copy(update={"sets": PROBLEM})] * 2), width=400, force_terminal=True, color_system="standard")
+    assert "[red]x[/red]" in text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from unlearned.cli import attack, audit, bench, demo, init, parts, report, run, validate
+from unlearned.cli import attack, audit, bench, compare, demo, init, parts, report, run, validate
 from unlearned.cli._shell import guarded
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("run")(run.run)
 app.command("audit")(audit.audit)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 for group in ("methods", "audits", "attacks"):
     app.add_typer(parts.make(group), name=group)

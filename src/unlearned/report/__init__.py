@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlearned.records import AuditRecord, Finding
+from unlearned.records import AuditRecord, CompareRecord, Finding
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["findings_table", "model_card", "terminal", "write_report"]
 
 
-def terminal(record: AuditRecord) -> RenderableType:
-    """Compact summary for `rich.console.Console.print`.
+def terminal(record: AuditRecord | CompareRecord) -> RenderableType:
+    """Compact summary for `rich.console.Console.print`: of one run, or of several in a table.
 
     Readable without colour. Free text of the record is shown literally: neither rich markup nor control codes in it take effect.
     """
-    from unlearned.report.console import summary
+    from unlearned.report.console import comparison, summary
 
-    return summary(record)
+    return summary(record) if isinstance(record, AuditRecord) else comparison(record)
 
 
 def findings_table(findings: Sequence[Finding]) -> RenderableType:

@@ -9,10 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from unlearned.records import NO_REFERENCE, AuditRecord, Check, Cost, Finding, SubjectName
+from unlearned.records import NO_REFERENCE, AuditRecord, Check, CompareRecord, Cost, Finding, SubjectName
 from unlearned.report import words
 from unlearned.report.curves import curves
 from unlearned.report.rows import Row, side_by_side, single
+from unlearned.report.several import caveats, columns
 
 COLOURS = {"passed": "green", "failed": "red", "undecided": "yellow"}
 
@@ -81,3 +82,21 @@ def _cost(name: str, cost: Cost) -> Text:
         f"{words.significant(cost.steps)} steps",
     ]
     return literal(f"cost of {words.model(name)}: " + ", ".join(numbers))
+
+
+def comparison(record: CompareRecord) -> RenderableType:
+    """One line for each run with the numbers that tell most, under those of the original and the retrained models."""
+    told = [column for column in columns(record) if column.telling]
+    shown = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("method", overflow="fold")
+    shown.add_column("verdict", overflow="fold")
+    for column in told:
+        shown.add_column(literal(column.heading), justify="right", overflow="fold")
+    for subject in ("original", "reference"):
+        shown.add_row(literal(words.SUBJECTS[subject], "dim"), "", *(literal(column.shared(subject), "dim") for column in told))
+    shown.add_section()
+    for position, run in enumerate(record.runs):
+        status = run.record.verdict.status
+        shown.add_row(literal(run.name), Text(status, COLOURS[status]), *(literal(column.text(position)) for column in told))
+    about = [literal(f"{column.heading}: {column.about}", "dim") for column in told]
+    return Group(shown, *about, *(literal(sentence, "yellow") for sentence in caveats(record)))

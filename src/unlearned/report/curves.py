@@ -21,6 +21,11 @@ class Curve:
     points: dict[SubjectName, list[Finding]] = field(default_factory=dict)
 
     @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What it shows; curves of other models with the same key can be laid over it."""
+        return (self.audit, self.metric, self.split, self.budget_unit, self.unit)
+
+    @property
     def findings(self) -> list[Finding]:
         """All points, model by model."""
         return [finding for points in self.points.values() for finding in points]

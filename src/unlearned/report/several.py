@@ -1,0 +1,156 @@
+"""Several runs side by side: what was measured alike in them, and the few numbers that tell most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from unlearned.records import AuditRecord, CompareRecord, Finding, SubjectName
+from unlearned.report import words
+from unlearned.report.curves import Curve, curves
+from unlearned.report.rows import single
+
+
+@dataclass
+class Measure:
+    """One metric on one split, of every run that has it."""
+
+    audit: str
+    metric: str
+    split: str
+    unit: str
+    cells: dict[SubjectName, dict[int, Finding]] = field(default_factory=dict)
+    """Findings of each model, by the position of the run."""
+
+    @property
+    def title(self) -> str:
+        """What was measured where."""
+        return f"{words.readable(self.metric)}, {self.split}"
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, model by model."""
+        return [finding for found in self.cells.values() for finding in found.values()]
+
+    def distinct(self, subject: SubjectName) -> list[Finding]:
+        """What the runs say of a model that they usually share: one finding, unless they differ."""
+        return list({(f.value, f.low, f.high): f for f in self.cells.get(subject, {}).values() if f.value is not None}.values())
+
+
+class Column(NamedTuple):
+    """One of the numbers that tell most."""
+
+    heading: str
+    about: str
+    """What the heading means, as the end of a sentence."""
+    shows: Literal["value", "gap"]
+    measure: Measure
+    telling: bool = True
+    """Whether it has a place in a narrow table."""
+
+    def text(self, position: int) -> str:
+        """The cell of a run: a dash where there is nothing, since the reasons stand with the numbers in full."""
+        finding = self.measure.cells["unlearned"].get(position)
+        if finding is None or finding.value is None:
+            return "-"
+        if self.shows == "value" or finding.gap is None:
+            return words.number(finding.value, finding.unit)
+        return words.difference(finding.gap, finding.unit)
+
+    def shared(self, subject: SubjectName) -> str:
+        """Value of a model that the runs usually share, with its ends where they differ. A column of gaps has none."""
+        found = sorted(f.value for f in self.measure.distinct(subject) if f.value is not None)
+        if self.shows == "gap" or not found:
+            return ""
+        return " to ".join(words.number(value, self.measure.unit) for value in dict.fromkeys((found[0], found[-1])))
+
+
+def measures(record: CompareRecord) -> list[Measure]:
+    """Everything that was measured once, in the order of the first run that has it."""
+    found: dict[tuple[str, str, str, str], Measure] = {}
+    for position, run in enumerate(record.runs):
+        for finding in single(run.record):
+            key = (finding.audit, finding.metric, finding.split, finding.unit)
+            found.setdefault(key, Measure(*key)).cells.setdefault(finding.subject, {}).setdefault(position, finding)
+    return list(found.values())
+
+
+def attacked(record: CompareRecord) -> dict[tuple[str, str, str, str, str], dict[int, Curve]]:
+    """The curves of every attack, by what they show and the position of the run."""
+    found: dict[tuple[str, str, str, str, str], dict[int, Curve]] = {}
+    for position, run in enumerate(record.runs):
+        for curve in curves(run.record.findings):
+            found.setdefault(curve.key, {})[position] = curve
+    return found
+
+
+def columns(record: CompareRecord) -> list[Column]:
+    """Utility on each set, membership gap, distance, the worst point of each attack, and the cost ratio, as far as they were measured."""
+    every = [measure for measure in measures(record) if "unlearned" in measure.cells]
+    found = [Column(m.split, f"{words.readable(m.metric)} {words.place(m.split)}", "value", m) for m in _first(every, "utility", ("forget", "retain", "test"))]
+    membership = [m for m in every if (m.audit, m.metric) == ("membership", "auc")]
+    # Where whole classes were forgotten, the other classes are no fair comparison.
+    fair = [m for m in membership if m.split == "forget-same-class"] or membership
+    found += [Column("membership", f"AUC of the membership attack on {m.split} minus the retrained model's", "gap", m) for m in fair[:1]]
+    distance = [m for m in every if (m.audit, m.split) == ("output-distance", "forget")]
+    found += [Column("distance", f"{words.readable(m.metric)} to the retrained models on the forget set", "value", m) for m in distance[:1]]
+    worst: dict[str, Measure] = {}
+    for (audit, metric, split, _, unit), runs in attacked(record).items():
+        points = {position: point for position, curve in runs.items() if (point := worst_point(curve)) is not None}
+        if audit not in worst and points:
+            worst[audit] = Measure(audit, metric, split, unit, {"unlearned": points})
+    for audit, m in worst.items():
+        about = f"{words.readable(m.metric)} under the attack {audit} minus the retrained model's, where the two lie farthest apart"
+        found.append(Column(audit, about, "gap", m, telling=audit == "relearn" or "relearn" not in worst))
+    ratio = [m for m in every if (m.audit, m.metric) == ("cost", "cpu_seconds_ratio")]
+    return [*found, *(Column("cost", "processor time as a ratio to retraining", "value", m) for m in ratio[:1])]
+
+
+def _first(every: Iterable[Measure], audit: str, splits: tuple[str, ...]) -> list[Measure]:
+    chosen = {m.split: m for m in reversed(list(every)) if m.audit == audit and m.split in splits}
+    return [chosen[split] for split in splits if split in chosen]
+
+
+def worst_point(curve: Curve) -> Finding | None:
+    """The unlearned model's point with the largest gap; without references the one with the largest value."""
+    points = [point for point in curve.points.get("unlearned", []) if point.value is not None]
+    return max(points, key=lambda point: abs(point.gap) if point.gap is not None else point.value or 0.0, default=None)
+
+
+def caveats(record: CompareRecord) -> list[str]:
+    """What else differs between the runs, in sentences: a difference in the numbers may come from it."""
+    found = []
+    utility = [measure for measure in measures(record) if measure.audit == "utility"]
+    if any(len(measure.distinct("original")) > 1 for measure in utility):
+        found.append("They do not start from the same original model: its numbers differ between the runs.")
+    if any(len(measure.distinct("reference")) > 1 for measure in utility):
+        found.append("They are not held against the same retrained models: their numbers differ between the runs.")
+    differing = _differing([run.record for run in record.runs])
+    return [*found, *([f"Besides the method they differ in {', '.join(differing)}."] if differing else [])]
+
+
+IGNORED = ("method", "compute", "references.cache")
+"""What is compared, and what changes no result."""
+
+
+def _differing(records: list[AuditRecord]) -> list[str]:
+    """Paths of the settings that differ, and what differs of the environment."""
+    flat = []
+    for record in records:
+        environment = {"version": record.environment.unlearned, "device": record.environment.device}
+        flat.append(dict(_flat(record.model_dump(mode="json")["recipe"])) | environment)
+    paths = dict.fromkeys(path for settings in flat for path in settings)
+    return [path for path in paths if len({json.dumps(settings.get(path), sort_keys=True) for settings in flat}) > 1]
+
+
+def _flat(value: Mapping[str, Any], start: str = "") -> Iterable[tuple[str, Any]]:
+    for name, part in value.items():
+        path = f"{start}{name}"
+        if path in IGNORED:
+            continue
+        if isinstance(part, dict) and part:
+            yield from _flat(part, f"{path}.")
+        else:
+            yield path, part
