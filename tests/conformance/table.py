@@ -25,6 +25,8 @@ class Row(NamedTuple):
     note: str = ""
     random: bool = True
     """Methods: whether another seed gives another result, beyond rounding."""
+    chosen: str | None = None
+    """Methods: a regular expression for the parameters that may change, where those of HEAD do not fit."""
     where: str | None = None
     """Which samples are to be forgotten, as a filter; None: the first few."""
     subjects: tuple[str, ...] = ("original", "unlearned", "reference")
@@ -63,6 +65,10 @@ METHODS = [
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("neg-grad-plus", "unet", _ADAM, "adam-cosine"),
+    Row("fine-tune", "llama", _SHORT | {"lora": {"rank": 2, "dropout": 0.1}}, "lora", chosen="down_proj"),
+    Row("neg-grad-plus", "gpt2", _ADAM | {"lora": {"rank": 2}}, "lora", chosen="c_proj.weight"),
+    Row("scrub", "vit", _SHORT | {"lora": {}, "lr": 0.1, "forget_batch_size": 2}, "lora", chosen="classifier.weight"),
+    Row("gradient-ascent", "unet", _SHORT | {"lora": {}, "batch_size": 2}, "lora", chosen="conv_in.weight"),
     Row("scrub", "plain", _SHORT | {"optimizer": "adam", "max_epochs": 2, "forget_batch_size": 2, "alpha": 0.5, "gamma": 1.0, "temperature": 2.0}, "adam"),
     Row("trw", "plain", _ADAM | {"batch_size": 2, "similarity": "features", "paced_by": "forget", "expected_similarity": 0.5}, "features", where=_CLASSES),
     Row("ssd", "plain", {"batch_size": 1, "alpha": 0.5}, "fisher", random=False),

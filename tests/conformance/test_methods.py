@@ -152,13 +152,14 @@ def test_frozen_parameters_of_the_original_stay_frozen(row: Row) -> None:
 
 @every_method
 def test_only_the_chosen_parameters_move(row: Row) -> None:
-    seen = run(row, parameters=HEAD[row.kind])
+    pattern = row.chosen or HEAD[row.kind]
+    seen = run(row, parameters=pattern)
     start = seen.problem.original.model
     if row.name == "retrain":
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(0, "weights"))
             start = seen.problem.task.fresh(seen.problem.original).model
-    chosen = {name for name, _ in start.named_parameters() if re.search(HEAD[row.kind], name)}
+    chosen = {name for name, _ in start.named_parameters() if re.search(pattern, name)}
     assert 0 < len(chosen) < len(list(start.parameters()))
     before = bits(start)
     moved = {name for name in before if not torch.equal(before[name], seen.bits[name])}

@@ -90,6 +90,7 @@ class Samples:
         ids: one name per sample; positions by default.
         facts: columns that filters may use and that are cheap to read (labels, metadata), without the content.
         indices: which rows, in which order; all by default.
+        attached: columns of the rows that batches carry beside what the task makes of them.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class Samples:
         ids: Sequence[str] | None = None,
         facts: Mapping[str, Sequence[Any]] | None = None,
         indices: Sequence[int] | np.ndarray[Any, Any] | None = None,
+        attached: tuple[str, ...] = (),
     ) -> None:
         self._rows = rows
+        self.attached = attached
         self._indices = np.arange(len(rows)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._ids = [str(i) for i in range(len(rows))] if ids is None else list(ids)
         self.facts = dict(facts or {})
@@ -139,7 +142,18 @@ class Samples:
     def subset(self, positions: Iterable[int]) -> Samples:
         """The samples at these positions, in that order."""
         chosen = self._indices[np.fromiter(positions, dtype=np.int64)]
-        return Samples(self._rows, self._ids, self.facts, chosen)
+        return Samples(self._rows, self._ids, self.facts, chosen, self.attached)
+
+    def attach(self, name: str, values: torch.Tensor) -> Samples:
+        """The same samples, each with a value of its own that is in every batch under this name.
+
+        Args:
+            name: a column that neither the rows nor the task's batches have.
+            values: (N, ...), in the order of this set.
+        """
+        column = torch.zeros(len(self._rows), *values.shape[1:], dtype=values.dtype)
+        column[torch.from_numpy(self._indices)] = values
+        return Samples(JoinedRows(self._rows, {name: column}), self._ids, self.facts, self._indices, (*self.attached, name))
 
     def without(self, ids: Iterable[str]) -> Samples:
         """The samples whose ids are not among `ids`, in order."""
@@ -182,4 +196,5 @@ class _ChainedRows:
 def union(first: Samples, second: Samples) -> Samples:
     """The samples of both sets, one after the other, with the facts that both have."""
     facts = {name: first.fact(name) + second.fact(name) for name in first.facts if name in second.facts}
-    return Samples(_ChainedRows(first, second), first.ids + second.ids, facts)
+    attached = tuple(name for name in first.attached if name in second.attached)
+    return Samples(_ChainedRows(first, second), first.ids + second.ids, facts, attached=attached)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,4 +58,9 @@ def load(samples: Samples, batches: list[list[int]], collate: Callable[[list[Row
     if not batches:
         return iter(())
     # Its own generator: iteration would else draw from the global one, and a training that continues in the middle of a pass would go another way.
-    return iter(DataLoader(_View(samples), batch_sampler=batches, collate_fn=collate, pin_memory=pin, generator=torch.Generator()))  # type: ignore[arg-type]
+    whole = partial(_collate, collate, samples.attached)
+    return iter(DataLoader(_View(samples), batch_sampler=batches, collate_fn=whole, pin_memory=pin, generator=torch.Generator()))  # type: ignore[arg-type]
+
+
+def _collate(collate: Callable[[list[Row]], Batch], attached: tuple[str, ...], rows: list[Row]) -> Batch:
+    return {**collate(rows), **{name: torch.stack([row[name] for row in rows]) for name in attached}}

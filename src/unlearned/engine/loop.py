@@ -20,6 +20,7 @@ from unlearned.engine.batches import batch_positions, cycled, load, shard
 from unlearned.engine.checkpoints import load_state, save_state
 from unlearned.engine.progress import progress_bar
 from unlearned.engine.randomness import derive_seed, seeded
+from unlearned.engine.recomputation import recomputing
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import DivergedError, Fault, InputError
 from unlearned.records import Cost
@@ -119,7 +120,7 @@ def fit(
         DivergedError: if loss or weights leave the range in which numbers mean anything.
         InputError: if no parameter matches `how.parameters`.
     """
-    with seeded(derive_seed(seed, "fit")), only(model, how.parameters):
+    with seeded(derive_seed(seed, "fit")), only(model, how.parameters), recomputing(model, engine.compute.gradient_checkpointing):
         return _fit(engine, model, plan, sets, how, title=title, seed=seed, checkpoint=checkpoint, watch=watch)
 
 

@@ -19,6 +19,7 @@ class Compute(Settings):
     threads: int | None = Field(None, ge=1, description="Threads of one process on the CPU; None leaves torch's choice.")
     workers: int = Field(1, ge=1, le=256, description="Processes for independent jobs, such as reference models.")
     batch_size: int = Field(256, ge=1, description="Samples per forward pass when nothing is trained.")
+    gradient_checkpointing: bool = Field(False, description="Compute activations anew in the backward pass: less memory, a third more work.")
     checkpoint_seconds: float = Field(60, ge=0, description="Training saves its state this often, to continue after an interruption; 0: after each step.")
     trackers: tuple[str, ...] = Field((), description="Trackers of accelerate that receive the losses, for example tensorboard.")
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn, no_grad
 
-from unlearned.engine.engine import Engine
+from unlearned.data.samples import Samples
+from unlearned.engine.adapters import Lora, merged, with_adapter, without_adapter
+from unlearned.engine.engine import Engine, evaluating, frozen
 from unlearned.engine.loop import Plan, fit
+from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.settings import Optimisation, Settings
 from unlearned.problem import Problem
+from unlearned.tasks._task import Batch
 
 
 class Method(Settings, ABC):
@@ -34,12 +40,47 @@ class Method(Settings, ABC):
 class ObjectiveMethod(Method, Optimisation):
     """A method that follows gradients of its own objective: it gives a plan, the engine's loop carries it out."""
 
+    lora: Lora | None = Field(None, description="Train low-rank adapters in the place of the weights; at the end they are merged.")
+
     @abstractmethod
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         """Passes, losses and hooks."""
 
+    def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:
+        """What the passes go over: the forget set and the retain set, unless the method uses a part of them or attaches values to their samples."""
+        del engine
+        return {"forget": problem.forget, "retain": problem.retain}
+
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
-        model = copy.deepcopy(problem.original.model)
-        sets = {"forget": problem.forget, "retain": problem.retain}
-        plan = self.plan(problem, engine)
-        return fit(engine, model, plan, sets, self, title=self.name, seed=engine.seed, checkpoint=engine.checkpoint("unlearn"))
+        original, how = problem.original.model, self
+        if self.lora is None:
+            model = copy.deepcopy(original)
+        else:
+            with seeded(derive_seed(engine.seed, "adapter")):
+                model = with_adapter(original, self.lora, self.parameters)
+            how = self.model_copy(update={"parameters": ".*"})
+        plan, sets = self.plan(problem, engine), self.sets(problem, engine)
+        model = fit(engine, model, plan, sets, how, title=self.name, seed=engine.seed, checkpoint=engine.checkpoint("unlearn"))
+        return model if self.lora is None else merged(model, original).eval()
+
+    def original_outputs(self, problem: Problem, engine: Engine) -> Callable[[nn.Module, Batch], Tensor]:
+        """What the frozen original says, in eval mode, as a function of the model that is trained and a batch.
+
+        With an adapter it is the same model with the adapter switched off; else a copy.
+        """
+        outputs = engine.task.outputs
+        if self.lora is not None:
+
+            def ask(model: nn.Module, batch: Batch) -> Tensor:
+                with no_grad(), without_adapter(model), evaluating(model):
+                    return outputs(model, batch)
+
+            return ask
+        teacher = frozen(problem.original.model).to(engine.device)
+
+        def ask_copy(model: nn.Module, batch: Batch) -> Tensor:
+            del model
+            with no_grad():
+                return outputs(teacher, batch)
+
+        return ask_copy

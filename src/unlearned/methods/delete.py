@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from pydantic import Field
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 
-from unlearned.engine.engine import Engine, frozen
+from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan, Step
 from unlearned.engine.settings import Optimisation
 from unlearned.methods import methods
@@ -45,11 +45,10 @@ class Delete(ObjectiveMethod):
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         task = engine.task
-        teacher = frozen(problem.original.model).to(engine.device)
+        teacher = self.original_outputs(problem, engine)
 
         def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:  # noqa: ARG001
-            with no_grad():
-                target = without_true_class(task.outputs(teacher, forget), forget["labels"])
+            target = without_true_class(teacher(model, forget), forget["labels"])
             entropy: Tensor = torch.special.entr(target).sum(dim=1)
             return (target_loss(task.outputs(model, forget), target) - entropy).mean()  # the divergence: 0 when the student has learned
 

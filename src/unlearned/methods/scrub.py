@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from pydantic import Field
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 
-from unlearned.engine.engine import Engine, frozen
+from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan
 from unlearned.engine.settings import Optimisation
 from unlearned.methods import methods
@@ -59,19 +59,15 @@ class Scrub(ObjectiveMethod):
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         task = engine.task
-        teacher = frozen(problem.original.model).to(engine.device)
-
-        def divergence(student: Tensor, batch: Batch) -> Tensor:
-            with no_grad():
-                target = task.outputs(teacher, batch)
-            return distillation_loss(student, target, self.temperature)
+        teacher = self.original_outputs(problem, engine)
 
         def maximise(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:  # noqa: ARG001
-            return -divergence(task.outputs(model, forget), forget)
+            return -distillation_loss(task.outputs(model, forget), teacher(model, forget), self.temperature)
 
         def minimise(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:  # noqa: ARG001
             student = task.outputs(model, retain)
-            return self.gamma * task.losses_from(student, retain).mean() + self.alpha * divergence(student, retain)
+            divergence = distillation_loss(student, teacher(model, retain), self.temperature)
+            return self.gamma * task.losses_from(student, retain).mean() + self.alpha * divergence
 
         passes, factors = [], []
         for epoch in range(1, self.epochs + 1):

@@ -127,18 +127,17 @@ class TRW(ObjectiveMethod):
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         task = engine.task
-        teacher = frozen(problem.original.model).to(engine.device)
+        teacher = self.original_outputs(problem, engine)
         classes = forgotten_classes(problem)
         similarity, forgotten = self.similarities(problem, engine, classes)
         by_class = torch.zeros(len(forgotten), len(forgotten), dtype=similarity.dtype, device=engine.device)
         by_class[classes] = similarity
 
         def forget_loss(model: nn.Module, batch: Batch) -> Tensor:
-            with torch.no_grad():
-                logits = task.outputs(teacher, batch)
-                s = by_class[batch["labels"]].to(logits)
-                beta = self.beta if self.expected_similarity is None else solve_beta(logits, s, forgotten, self.expected_similarity)
-                target = reweighted(logits, s, forgotten, beta)
+            logits = teacher(model, batch)
+            s = by_class[batch["labels"]].to(logits)
+            beta = self.beta if self.expected_similarity is None else solve_beta(logits, s, forgotten, self.expected_similarity)
+            target = reweighted(logits, s, forgotten, beta)
             return target_loss(task.outputs(model, batch), target).mean()
 
         def both(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
