@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs bench wheel clean
+.PHONY: help install demo test check docs bench assets wheel clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,13 @@ docs: install ## build the documentation into site/
 
 bench: install ## overhead of the loop over plain PyTorch
 	$(BIN)/python benchmarks/loop_overhead.py
+
+ASSETS ?= $(HOME)/.cache/unlearned/data
+
+assets: ## fetch Fashion-MNIST, where there is apt, into ~/.cache/unlearned/data: what `unlearned bench SUITE --data` reads
+	mkdir -p $(ASSETS)/deb
+	cd $(ASSETS)/deb && apt-get download -q dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb .
+	ln -sfn deb/usr/share/datasets/fashion-mnist $(ASSETS)/fashion-mnist
 
 wheel: install ## build the wheel, install it into a clean environment and run its demo there
 	rm -rf dist build/wheel
