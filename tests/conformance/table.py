@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from tests.models import TASK_OF
 
 IMAGES = ("plain", "resnet", "vit")
-ALL = (*IMAGES, "gpt2", "llama", "unet")
+TEXTS = ("gpt2", "llama")
+ALL = (*IMAGES, *TEXTS, "unet")
 
 HEAD = {"plain": r"^8\.", "resnet": r"^classifier\.", "vit": r"^classifier\.", "gpt2": r"ln_f", "llama": r"norm\.weight", "unet": r"conv_out"}
 """A regular expression for a few parameters of each model, near its output."""
@@ -27,6 +28,8 @@ class Row(NamedTuple):
     """Methods: whether another seed gives another result, beyond rounding."""
     chosen: str | None = None
     """Methods: a regular expression for the parameters that may change, where those of HEAD do not fit."""
+    settles: str | None = None
+    """Methods that choose themselves what changes: a regular expression for it. They have no setting `parameters`."""
     where: str | None = None
     """Which samples are to be forgotten, as a filter; None: the first few."""
     subjects: tuple[str, ...] = ("original", "unlearned", "reference")
@@ -52,6 +55,9 @@ _ADAM = _SHORT | {"optimizer": "adam", "schedule": "cosine", "max_grad_norm": 1.
 _CLASSES = "label in [3, 4, 5]"
 """Whole classes: seven samples, so that 17 are left."""
 
+# Made-up names are one and the same unknown word to these tokenizers: seeds change the order of the questions alone.
+_LUNAR: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers": (0,), "batch_size": 4}
+
 METHODS = [
     *_on(ALL, "retrain", _SHORT),
     *_on(ALL, "fine-tune", _SHORT),
@@ -62,6 +68,8 @@ METHODS = [
     *_on(ALL, "ssd", {"batch_size": 4, "alpha": 0.5, "dampening": 0.5}),
     *_on(IMAGES, "trw", _SHORT | {"batch_size": 6}, where=_CLASSES),
     *_on(IMAGES, "delete", _SHORT | {"batch_size": 2}),
+    *_on(TEXTS, "lunar", _LUNAR, settles=r"mlp\.(down|c)_proj\.weight", random=False),
+    Row("lunar", "llama", _LUNAR | {"solver": "sgd", "epochs": 2, "keep_refusals": True, "retain_sampling": "equal"}, "sgd", settles="down_proj"),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("neg-grad-plus", "unet", _ADAM, "adam-cosine"),

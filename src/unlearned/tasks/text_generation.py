@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
-from unlearned.data.samples import Row, Samples
+from unlearned.data.samples import ColumnRows, Row, Samples
 from unlearned.data.tables import columns_of, read_table, rename
 from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
@@ -74,17 +74,31 @@ class TextGeneration(Task):
     def read(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
         """Columns `prompt` and `answer` (or `question`), `messages`, or `text`."""
         del like  # tokens need no numbering
-        given: Mapping[str, str] = {}
-        data = source
-        if isinstance(source, DataSource):
-            given = source.columns
-            data = call_function(source.source, field) if is_function(source.source) else read_table(source, field)
-        if isinstance(data, Samples):
-            return data
-        named = rename(
-            columns_of(data, ("prompt", "answer"), field), given, {"prompt": ("question",), "answer": ("response", "completion"), "id": ("ids",)}, field
-        )
-        return tokenise(named, bundle.companions["tokenizer"], self.template, self.system, field)
+        named = _columns(source, field)
+        return named if isinstance(named, Samples) else tokenise(named, bundle.companions["tokenizer"], self.template, self.system, field)
+
+    def prompts_of(self, source: DataSource | Data, field: str) -> list[str]:
+        """The column `prompt` (or `question`) of a source.
+
+        Raises:
+            InputError: if it has none, or a prompt is not text.
+        """
+        named = _columns(source, field)
+        found = {} if isinstance(named, Samples) else named
+        if "prompt" not in found:
+            raise InputError(Fault(field, "there is no column `prompt`.", "Give one, or map it: columns: {prompt: your_column}."))
+        texts = list(found["prompt"])
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(Fault(field, "prompts are missing, empty or not text.", "Give at least one question as text."))
+        return texts
+
+    def prompts(self, texts: Sequence[str], bundle: Bundle) -> Samples:
+        """Prompts without answers, to be answered: no token counts in a loss."""
+        samples = self.read({"prompt": list(texts), "answer": ["."] * len(texts)}, bundle, "prompts")
+        rows = [samples[i] for i in range(len(samples))]
+        ids = [row["input_ids"][: int(row["prompt_length"])] for row in rows]
+        columns = {"input_ids": ids, "labels": [torch.full_like(i, IGNORED) for i in ids], "prompt_length": [row["prompt_length"] for row in rows]}
+        return Samples(ColumnRows(columns))
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Pad on the right; `attention_mask` is 0 on the padding."""
@@ -153,6 +167,18 @@ class TextGeneration(Task):
         targets = batch["labels"][:, 1:]
         right = (_logits(model, batch).argmax(dim=-1) == targets) & (targets != IGNORED)
         return right.sum(dim=1) / (targets != IGNORED).sum(dim=1)
+
+
+def _columns(source: DataSource | Data, field: str) -> Samples | dict[str, Any]:
+    given: Mapping[str, str] = {}
+    data = source
+    if isinstance(source, DataSource):
+        given = source.columns
+        data = call_function(source.source, field) if is_function(source.source) else read_table(source, field)
+    if isinstance(data, Samples):
+        return data
+    usual = {"prompt": ("question",), "answer": ("response", "completion"), "id": ("ids",)}
+    return rename(columns_of(data, ("prompt", "answer"), field), given, usual, field)
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

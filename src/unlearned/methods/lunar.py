@@ -1,0 +1,319 @@
+"""LUNAR: redirect the activations of forget prompts to where the model says by itself that it cannot answer; one down-projection changes.
+
+Paper: Shen et al. 2025, "LUNAR: LLM Unlearning via Neural Activation Redirection" (NeurIPS), arXiv 2502.07218; code of the authors: facebookresearch/LUNAR.
+Formula: r = mean a(x) over reference prompts − mean a(x) over forget prompts, a the residual stream behind block l at the last prompt token. Targets for
+the block's down-projection W: W h + c r on rows h of forget prompts, W h on rows of retain prompts; least squares over W.
+Reference prompts: questions that nobody can answer; those that the model really declines. Layer: added to the output of block l, c r is tried on the forget
+prompts; the layer with the largest share of refusals minus ROUGE-1 recall of the true answers is taken.
+Solvers: `closed-form`: W + c r uᵀ with u = (Σ s h hᵀ + λI)⁻¹ Σ_forget s h, the exact solution of the least squares that stays nearest to W; `closed-form-zero`:
+ridge towards 0, as the paper writes it; `sgd`: the authors' code, AdamW on the cached rows; `lora`: the same for a product B A of rank 8.
+Defaults of the authors: c 2 in the code (1 in the equation), shift at every prompt token, all retain prompts (the paper: as many as forget prompts), AdamW,
+lr 1e-2, weight decay 0.01, × 0.9 per epoch, 20 epochs, 64 rows per step; one layer.
+Deviations: the closed form is the default solver. Weights stay in float32 (the authors train in bfloat16, where lr 1e-2 rounds badly). Layers are
+scored without a sentence embedder. Shifted positions, rows that are kept, and their weight are settings; the defaults are the authors'.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearned.data.samples import Samples
+from unlearned.engine.batches import batch_positions
+from unlearned.engine.engine import Engine, evaluating, on_device
+from unlearned.engine.randomness import derive_seed, seeded
+from unlearned.errors import Fault, InputError
+from unlearned.methods import methods
+from unlearned.methods._edits import Edit
+from unlearned.methods._method import Method
+from unlearned.methods._rank_one import Gram, solve, solve_towards_zero
+from unlearned.problem import Problem
+from unlearned.tasks._decoders import block_outputs, blocks_of, down_projection, matrix_of, projection_inputs, shifted, writes_to_the_residual
+from unlearned.tasks._refusals import declines, unverifiable
+from unlearned.tasks._task import Batch, DataSource
+from unlearned.tasks.text_generation import TextGeneration
+
+
+class LayerScore(NamedTuple):
+    """How a layer did when its vector was added while the model answered the forget prompts."""
+
+    layer: int
+    refusals: float
+    """Share of answers that decline."""
+    recall: float
+    """Mean ROUGE-1 recall of the true answers."""
+
+    @property
+    def score(self) -> float:
+        """Refusals minus recall; the largest is best."""
+        return self.refusals - self.recall
+
+
+class Rows(NamedTuple):
+    """Which token positions of a batch are shifted and which are kept, masks (B, T)."""
+
+    shift: Tensor
+    keep: Tensor
+
+
+def last_prompt_token(hidden: Tensor, prompt_length: Tensor) -> Tensor:
+    """The hidden state at the last token of each prompt, (B, ...), of (B, T, ...)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), prompt_length - 1]
+
+
+@methods.register("lunar")
+class Lunar(Method):
+    """Redirect activations into the region where the model declines."""
+
+    name: ClassVar[str] = "lunar"
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation"})
+    layers: tuple[int, ...] | None = Field(None, description="Blocks that are edited, from 0; None: chosen by activation addition.")
+    top_k: int = Field(1, ge=1, description="How many layers are chosen, if they are.")
+    candidates: tuple[int, ...] | None = Field(None, description="Blocks among which to choose; None: all.")
+    selection_prompts: int = Field(20, ge=1, description="Forget prompts on which layers are tried.")
+    coefficient: float = Field(2.0, description="c: how far along the unlearning vector.")
+    references: DataSource | None = Field(None, description="Prompts that the model declines (column `prompt`); None: made-up questions.")
+    reference_count: int = Field(200, ge=1, description="How many questions are made up.")
+    refused_only: bool = Field(True, description="Only reference prompts that the model really declines.")
+    solver: Literal["closed-form", "closed-form-zero", "sgd", "lora"] = Field("closed-form", description="How the least squares are solved.")
+    ridge: float = Field(1e-3, ge=0, description="λ of the closed forms.")
+    shift: Literal["prompt", "differing", "last"] = Field(
+        "prompt", description="Shifted tokens of forget prompts: all; from the first that no retain prompt begins with; the last."
+    )
+    keep: tuple[Literal["prompt", "answer"], ...] = Field(("prompt",), description="Tokens of retain samples that are kept: of the prompt, the answer.")
+    keep_refusals: bool = Field(False, description="Keep also the tokens of the reference prompts and of the model's refusals.")
+    retain_weight: float = Field(1.0, gt=0, description="Weight of a kept row; a shifted row has 1.")
+    retain_sampling: Literal["all", "equal"] = Field("all", description="All retain samples, or as many as there are forget samples, at random.")
+    lr: float = Field(0.01, gt=0, description="Learning rate of the solvers sgd and lora.")
+    weight_decay: float = Field(0.01, ge=0, description="Their weight decay.")
+    decay: float = Field(0.9, gt=0, le=1, description="Factor on their learning rate after each epoch.")
+    epochs: int = Field(20, ge=1, description="Their passes over the rows.")
+    rows_per_step: int = Field(64, ge=1, description="Their rows per step.")
+    rank: int = Field(8, ge=1, description="Rank of the solver lora.")
+    batch_size: int = Field(16, ge=1, description="Prompts per forward pass.")
+
+    def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
+        work = _Work(self, problem, engine)
+        model = copy.deepcopy(problem.original.model)
+        with on_device(model, engine.device):
+            if self.solver == "closed-form":
+                for edit in work.edits():
+                    edit.apply(model)
+            else:
+                for layer, weight in work.matrices().items():
+                    with torch.no_grad():
+                        matrix_of(down_projection(model, layer)).copy_(weight)
+        return model.eval()
+
+    def edits(self, problem: Problem, engine: Engine) -> list[Edit]:
+        """The edits of the closed form, one per layer, in the order in which layers were chosen.
+
+        Raises:
+            InputError: if the model cannot be edited or declines no reference prompt.
+        """
+        return _Work(self, problem, engine).edits()
+
+    def scores(self, problem: Problem, engine: Engine) -> list[LayerScore]:
+        """How each candidate layer does.
+
+        Raises:
+            InputError: if the model cannot be edited or declines no reference prompt.
+        """
+        return _Work(self, problem, engine).scores()
+
+
+class _Work:
+    """One request on one model."""
+
+    def __init__(self, method: Lunar, problem: Problem, engine: Engine) -> None:
+        task = engine.task
+        assert isinstance(task, TextGeneration)
+        self.method, self.problem, self.engine, self.task = method, problem, engine, task
+        self.model = problem.original.model
+        with on_device(self.model, engine.device), evaluating(self.model):
+            self._check()
+            self.references, self.refusals = self._references()
+            self.vectors = self._means(self.references) - self._means(problem.forget)
+        self.retain = self._retained()
+
+    def _check(self) -> None:
+        count = len(blocks_of(self.model))
+        for layer in (*(self.method.layers or ()), *(self.method.candidates or ()), *(() if self.method.layers else range(count))):
+            down_projection(self.model, layer)
+        probe = self.engine.to_device(self.task.collate([self.problem.forget[0]]))
+        if not writes_to_the_residual(self.model, count - 1, probe):
+            what = f"{type(self.model).__name__} normalises what its MLPs put out before it is added to the residual stream: a shift does not arrive as it is."
+            raise InputError(Fault("model", what, "Use a model without such a norm (Llama, Mistral, Qwen, Phi, GPT-2, NeoX, ...)."))
+
+    def _references(self) -> tuple[Samples, Samples]:
+        """Reference prompts, and the same with what the model answered."""
+        method, engine = self.method, self.engine
+        if method.references is None:
+            texts = unverifiable(method.reference_count, derive_seed(engine.seed, "references"))
+        else:
+            texts = self.task.prompts_of(method.references, "method.references")
+        prompts = self.task.prompts(texts, self.problem.original)
+        said = self._answers(prompts)
+        chosen = [i for i, answer in enumerate(said) if declines(answer) or not method.refused_only]
+        if not chosen:
+            what = f"the model declines none of {len(texts)} reference prompts: there is no place in it to redirect activations to."
+            raise InputError(Fault("method.references", what, "Give prompts that it declines, or a model that can decline; or set refused_only: false."))
+        answers = [said[i] if said[i].strip() else "." for i in chosen]
+        pairs = self.task.read({"prompt": [texts[i] for i in chosen], "answer": answers}, self.problem.original, "method.references")
+        return prompts.subset(chosen), pairs
+
+    def _answers(self, samples: Samples) -> list[str]:
+        return self.task.said(self.engine.evaluate(self.model, samples, self.task.generations))
+
+    def _means(self, samples: Samples) -> Tensor:
+        """Mean residual stream at the last prompt token behind each block, (L, q), in float64."""
+        total = torch.zeros(1, dtype=torch.float64, device=self.engine.device)
+        for batch in self._batches(samples):
+            total = total + last_prompt_token(block_outputs(self.model, batch), batch["prompt_length"]).double().sum(dim=0)
+        return total / len(samples)
+
+    def _batches(self, samples: Samples) -> Iterator[Batch]:
+        for batch in self.engine.batches(samples, self.method.batch_size):
+            yield batch
+            self.engine.meter.count(len(batch["input_ids"]))
+
+    def _retained(self) -> Samples:
+        retain = self.problem.retain
+        if self.method.retain_sampling == "equal":
+            return retain.shuffled(derive_seed(self.engine.seed, "retain")).subset(range(min(len(retain), len(self.problem.forget))))
+        return retain
+
+    def scores(self) -> list[LayerScore]:
+        """Try each candidate layer."""
+        method = self.method
+        some = self.problem.forget.shuffled(derive_seed(self.engine.seed, "selection"))
+        some = some.subset(range(min(method.selection_prompts, len(some))))
+        candidates = method.candidates if method.candidates is not None else range(len(blocks_of(self.model)))
+        batch = self.task.collate([some[i] for i in range(len(some))])
+        found = []
+        for layer in candidates:
+            with shifted(self.model, {layer: method.coefficient * self.vectors[layer]}):
+                generations = self.engine.evaluate(self.model, some, self.task.generations)
+            said = self.task.said(generations)
+            recall = float(self.task.recall(generations, batch).mean())
+            found.append(LayerScore(layer, sum(map(declines, said)) / len(said), recall))
+            self.engine.meter.count(len(some))
+        return found
+
+    def layers(self) -> list[int]:
+        """The layers to edit."""
+        if self.method.layers is not None:
+            return list(self.method.layers)
+        # Among equals the one nearest to the middle: early layers feed everything behind them.
+        middle = len(blocks_of(self.model)) / 2
+        ranked = sorted(self.scores(), key=lambda s: (-round(s.score, 9), abs(s.layer - middle)))
+        return [score.layer for score in ranked[: self.method.top_k]]
+
+    def rows(self, batch: Batch, kind: Literal["forget", "retain", "refusal"], shared: Tensor | None = None) -> Rows:
+        """Which positions of a batch count."""
+        position = torch.arange(batch["input_ids"].shape[1], device=batch["input_ids"].device)[None]
+        real = batch["attention_mask"].bool()
+        prompt = (position < batch["prompt_length"][:, None]) & real
+        nothing = torch.zeros_like(real)
+        if kind == "forget":
+            last = position == batch["prompt_length"][:, None] - 1
+            differing = prompt & (position >= shared[:, None]) if shared is not None else prompt
+            return Rows({"prompt": prompt, "differing": differing | last, "last": last}[self.method.shift], nothing)
+        if kind == "refusal":
+            return Rows(nothing, real)
+        parts = {"prompt": prompt, "answer": real & ~prompt}
+        return Rows(nothing, torch.stack([parts[part] for part in self.method.keep]).any(dim=0) if self.method.keep else nothing)
+
+    def selected(self, layers: Sequence[int]) -> Iterator[tuple[dict[int, Tensor], float, float]]:
+        """Rows h (N, p) by layer, with their weight and mark, batch by batch."""
+        shared = shared_prefixes(self.problem.forget, self.retain) if self.method.shift == "differing" else None
+        sets: list[tuple[Literal["forget", "retain", "refusal"], Samples]] = [("forget", self.problem.forget), ("retain", self.retain)]
+        if self.method.keep_refusals:
+            sets.append(("refusal", self.refusals))
+        with on_device(self.model, self.engine.device), evaluating(self.model):
+            for kind, samples in sets:
+                done = 0
+                for batch in self._batches(samples):
+                    size = len(batch["input_ids"])
+                    prefix = None if shared is None or kind != "forget" else shared[done : done + size].to(self.engine.device)
+                    done += size
+                    rows = self.rows(batch, kind, prefix)
+                    h = projection_inputs(self.model, layers, batch)
+                    if kind == "forget":
+                        yield {layer: h[layer][rows.shift] for layer in layers}, 1.0, 1.0
+                    else:
+                        yield {layer: h[layer][rows.keep] for layer in layers}, self.method.retain_weight, 0.0
+
+    def edits(self) -> list[Edit]:
+        """The closed form."""
+        layers = self.layers()
+        grams = {layer: Gram.zeros(matrix_of(down_projection(self.model, layer)).shape[1], self.engine.device) for layer in layers}
+        for rows, weight, mark in self.selected(layers):
+            for layer in layers:
+                grams[layer].add(rows[layer], weight, mark)
+        return [Edit(layer, self.method.coefficient, self.vectors[layer], solve(grams[layer], self.method.ridge)) for layer in layers]
+
+    def matrices(self) -> dict[int, Tensor]:
+        """New weights by the other solvers."""
+        layers = self.layers()
+        parts = list(self.selected(layers))
+        result = {}
+        for layer in layers:
+            rows = torch.cat([rows[layer] for rows, _, _ in parts])
+            weights = torch.cat([torch.full((len(rows[layer]),), weight, device=rows[layer].device) for rows, weight, _ in parts])
+            marks = torch.cat([torch.full((len(rows[layer]),), mark, device=rows[layer].device) for rows, _, mark in parts])
+            start = matrix_of(down_projection(self.model, layer)).detach().to(rows.device).float()
+            shift = self.method.coefficient * self.vectors[layer]
+            targets = rows.float() @ start.T + marks[:, None] * shift.to(rows.device).float()
+            if self.method.solver == "closed-form-zero":
+                result[layer] = solve_towards_zero(rows.double(), weights.double(), targets.double(), self.method.ridge)
+            else:
+                with seeded(derive_seed(self.engine.seed, "lunar", layer)):
+                    result[layer] = self._descend(start, rows.float(), weights, targets)
+        return result
+
+    def _descend(self, start: Tensor, rows: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
+        """The authors' loop: AdamW on W, or on B A beside it, over cached rows."""
+        method = self.method
+        q, p = start.shape
+        if method.solver == "sgd":
+            trained = [start.clone().requires_grad_()]
+        else:
+            trained = [(0.01 * torch.randn(size, device=start.device)).requires_grad_() for size in ((q, method.rank), (method.rank, p))]
+
+        def matrix() -> Tensor:
+            return trained[0] if method.solver == "sgd" else start + trained[0] @ trained[1]
+
+        optimizer = torch.optim.AdamW(trained, lr=method.lr, weight_decay=method.weight_decay)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, method.decay)
+        for epoch in range(method.epochs):
+            for positions in batch_positions(len(rows), method.rows_per_step, self.engine.seed, "lunar", epoch):
+                error = ((rows[positions] @ matrix().T - targets[positions]) ** 2).mean(dim=1)
+                optimizer.zero_grad()
+                (weights[positions] * error).mean().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            schedule.step()
+        return matrix().detach()
+
+
+def shared_prefixes(forget: Samples, retain: Samples) -> Tensor:
+    """For each forget prompt, how many of its first tokens some retain prompt begins with too, (N,)."""
+    prefixes: set[tuple[int, ...]] = set()
+    for i in range(len(retain)):
+        tokens = _prompt(retain, i)
+        prefixes |= {tokens[:n] for n in range(1, len(tokens) + 1)}
+    lengths = []
+    for i in range(len(forget)):
+        tokens = _prompt(forget, i)
+        lengths.append(next((n - 1 for n in range(1, len(tokens) + 1) if tokens[:n] not in prefixes), len(tokens)))
+    return torch.tensor(lengths)
+
+
+def _prompt(samples: Samples, i: int) -> tuple[int, ...]:
+    row = samples[i]
+    return tuple(row["input_ids"][: int(row["prompt_length"])].tolist())

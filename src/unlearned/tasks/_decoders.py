@@ -1,0 +1,153 @@
+"""The blocks of a decoder, the projection that ends each one's MLP, and what flows through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearned.errors import Fault, InputError
+from unlearned.tasks._task import Batch
+
+_DOWN = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2", "feed_forward.w2", "mlp.fc_out")
+"""Where the families of decoders keep the projection from the MLP's inner width to the model's."""
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder's blocks, first to last: the longest list of modules of one class in the model.
+
+    Raises:
+        InputError: if the model has no such list.
+    """
+    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) and len({type(block) for block in m}) == 1]
+    lists = [blocks for blocks in lists if any(down_path(block) or _experts(block) for block in blocks)]
+    if not lists:
+        raise InputError(
+            Fault("model", f"{type(model).__name__} has no decoder blocks that are known here.", "Use a decoder of a family that the documentation lists.")
+        )
+    return max(lists, key=len)
+
+
+def down_path(block: nn.Module) -> str | None:
+    """The name, within a block, of the layer from the MLP's inner width to the model's width."""
+    known = dict(block.named_modules())
+    return next((path for path in _DOWN if _is_linear(known.get(path))), None)
+
+
+def down_projection(model: nn.Module, layer: int) -> nn.Module:
+    """The down-projection of block `layer`, from 0.
+
+    Raises:
+        InputError: if the block has none of its own (a mixture of experts), it is quantised, or the model has no block of that number.
+    """
+    blocks = blocks_of(model)
+    if not 0 <= layer < len(blocks):
+        raise InputError(
+            Fault("method.layers", f"there is no layer {layer}; the model has {len(blocks)}, counted from 0.", f"Give numbers from 0 to {len(blocks) - 1}.")
+        )
+    block = blocks[layer]
+    path = down_path(block)
+    if path is None:
+        what = f"block {layer} ({type(block).__name__}) is a mixture of experts: there is no one projection through which its MLP writes."
+        raise InputError(Fault("model", what, "Use a dense model."))
+    found = block.get_submodule(path)
+    weight = found.weight
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        raise InputError(Fault("model", f"the weights of block {layer} are quantised and cannot be edited.", "Load the model in float32 or bfloat16."))
+    return found
+
+
+def matrix_of(projection: nn.Module) -> Tensor:
+    """W with output = W h, (q, p): a view on the layer's weight (GPT-2 keeps its transpose)."""
+    weight = projection.weight
+    assert isinstance(weight, Tensor)
+    return weight if isinstance(projection, nn.Linear) else weight.T
+
+
+def writes_to_the_residual(model: nn.Module, layer: int, batch: Batch) -> bool:
+    """Whether what the down-projection puts out is added to the block's output as it is: false where a norm comes between.
+
+    Measured: the projection's output is shifted, and the block's output has to shift by the same.
+    """
+    block, projection = blocks_of(model)[layer], down_projection(model, layer)
+    shift = torch.linspace(-1, 1, matrix_of(projection).shape[0])
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        for amount in (0.0, 1.0):
+            with ExitStack() as stack:
+                stack.enter_context(_hooked(projection, lambda _, __, output, a=amount: output + a * shift.to(output)))
+                stack.enter_context(_hooked(block, lambda _, __, output: seen.append(_first(output).detach())))
+                model(**{name: batch[name][:1] for name in ("input_ids", "attention_mask")})
+    moved = seen[1] - seen[0]
+    return bool(((moved - shift.to(moved)).abs().max() <= 1e-3 * (1 + seen[0].abs().max())).item())
+
+
+@contextmanager
+def shifted(model: nn.Module, shifts: dict[int, Tensor], *, prompt_only: bool = False) -> Iterator[None]:
+    """While it lasts, each block of these numbers adds its vector (q,) to its output at every position (`prompt_only`: not while it generates)."""
+
+    def add(vector: Tensor) -> Callable[..., Any]:
+        def hook(_: nn.Module, __: Any, output: Any) -> Any:
+            first = _first(output)
+            if prompt_only and first.shape[1] == 1:
+                return output
+            moved = first + vector.to(first)
+            return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+        return hook
+
+    blocks = blocks_of(model)
+    with ExitStack() as stack:
+        for layer, vector in shifts.items():
+            stack.enter_context(_hooked(blocks[layer], add(vector)))
+        yield
+
+
+def block_outputs(model: nn.Module, batch: Batch) -> Tensor:
+    """The residual stream behind each block, (B, T, L, q), of the batch's tokens, without gradients."""
+    seen: list[Tensor] = []
+    with torch.no_grad(), ExitStack() as stack:
+        for block in blocks_of(model):
+            stack.enter_context(_hooked(block, lambda _, __, output: seen.append(_first(output))))
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return torch.stack(seen, dim=2)
+
+
+def projection_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> dict[int, Tensor]:
+    """What the down-projections of these blocks read, h (B, T, p) by block, without gradients."""
+    seen: dict[int, Tensor] = {}
+    with torch.no_grad(), ExitStack() as stack:
+        for layer in layers:
+            keep: Callable[..., None] = lambda _, inputs, __, number=layer: seen.__setitem__(number, inputs[0])  # noqa: E731
+            stack.enter_context(_hooked(down_projection(model, layer), keep))
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return seen
+
+
+@contextmanager
+def _hooked(layer: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _first(output: Any) -> Tensor:
+    """A block returns its hidden states, or a tuple that begins with them."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    assert isinstance(hidden, Tensor)
+    return hidden
+
+
+def _is_linear(layer: nn.Module | None) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, nn.Linear | Conv1D)
+
+
+def _experts(block: nn.Module) -> bool:
+    return any("expert" in type(layer).__name__.lower() or "moe" in type(layer).__name__.lower() for layer in block.modules())

@@ -1,0 +1,114 @@
+"""Tiny random models of each family: where their blocks and down-projections are, and whether an edit arrives in the residual stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from tests.models import made
+from unlearned.errors import InputError
+from unlearned.tasks._decoders import block_outputs, blocks_of, down_projection, matrix_of, projection_inputs, shifted, writes_to_the_residual
+
+SIZE = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 32}
+GROUPED = SIZE | {"num_key_value_heads": 1}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": GROUPED,
+    "Mistral": GROUPED,
+    "Qwen2": GROUPED,
+    "Qwen3": GROUPED | {"head_dim": 8},
+    "Phi": SIZE,
+    "Phi3": GROUPED | {"pad_token_id": 0},
+    "GPT2": {"vocab_size": 40, "n_embd": 16, "n_inner": 24, "n_layer": 3, "n_head": 2, "n_positions": 32},
+    "GPTNeoX": SIZE,
+    "Olmo": GROUPED | {"pad_token_id": 0},
+    "Gemma": GROUPED | {"head_dim": 8},
+    "SmolLM3": GROUPED | {"pad_token_id": 0},
+}
+NORMALISED: dict[str, dict[str, Any]] = {"Gemma2": GROUPED | {"head_dim": 8}, "Gemma3Text": GROUPED | {"head_dim": 8}, "Olmo2": GROUPED | {"pad_token_id": 0}}
+EXPERTS: dict[str, dict[str, Any]] = {
+    "Mixtral": GROUPED | {"num_local_experts": 2},
+    "Qwen2Moe": GROUPED | {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8},
+}
+HEADS = {"GPT2": "GPT2LMHeadModel", "Gemma3Text": "Gemma3ForCausalLM"}
+IDS = {"input_ids": torch.tensor([[3, 7, 9, 11, 2], [5, 6, 0, 0, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])}
+
+
+def model_of(family: str, settings: dict[str, Any]) -> nn.Module:
+    config = getattr(transformers, f"{family}Config")(**settings)
+    return made(getattr(transformers, HEADS.get(family, f"{family}ForCausalLM")), config=config)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_that_can_be_edited(family: str) -> None:
+    model = model_of(family, FAMILIES[family])
+    assert len(blocks_of(model)) == 3
+    for layer in range(3):
+        assert matrix_of(down_projection(model, layer)).shape == (16, 24)
+        assert writes_to_the_residual(model, layer, IDS)
+    with torch.no_grad():
+        before = block_outputs(model, IDS)
+        h = projection_inputs(model, [1], IDS)[1]
+        assert before.shape == (2, 5, 3, 16)
+        assert h.shape == (2, 5, 24)
+        # W + r uᵀ moves the block's output by r (u · h), at every token; blocks before it do not move.
+        r, u = torch.linspace(-1, 1, 16), torch.linspace(0, 1, 24)
+        matrix_of(down_projection(model, 1)).add_(torch.outer(r, u))
+        after = block_outputs(model, IDS)
+    torch.testing.assert_close(after[:, :, 1] - before[:, :, 1], (h @ u)[..., None] * r, rtol=1e-4, atol=1e-5)
+    assert torch.equal(after[:, :, 0], before[:, :, 0])
+    assert not torch.allclose(after[:, :, 2], before[:, :, 2])
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Phi"])
+def test_adding_a_vector_and_its_opposite_leaves_the_model_as_it_is(family: str) -> None:
+    model = model_of(family, FAMILIES[family])
+    vector = torch.linspace(-1, 1, 16)
+    before = model(**IDS).logits
+    with shifted(model, {1: vector}):
+        there = block_outputs(model, IDS)
+        with shifted(model, {1: -vector}):
+            torch.testing.assert_close(model(**IDS).logits, before, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(there, block_outputs(model, IDS))
+    assert torch.equal(model(**IDS).logits, before)
+    last = len(blocks_of(model)) - 1
+    with shifted(model, {last: vector}):
+        torch.testing.assert_close(block_outputs(model, IDS)[:, :, last], block_outputs(model, IDS)[:, :, last])
+
+
+def test_a_shift_of_the_prompt_alone_spares_the_tokens_that_are_generated() -> None:
+    model = model_of("Llama", FAMILIES["Llama"])
+    vector = torch.ones(16)
+    one = {"input_ids": torch.tensor([[3]]), "attention_mask": torch.tensor([[1]])}
+    plain = model(**one).logits
+    with shifted(model, {0: vector}, prompt_only=True):
+        assert torch.equal(model(**one).logits, plain)
+        assert not torch.allclose(model(**IDS).logits, model(**IDS).logits * 0)
+    with shifted(model, {0: vector}):
+        assert not torch.allclose(model(**one).logits, plain)
+
+
+@pytest.mark.parametrize("family", NORMALISED)
+def test_families_whose_mlp_is_normalised_are_recognised(family: str) -> None:
+    assert not writes_to_the_residual(model_of(family, NORMALISED[family]), 1, IDS)
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_mixtures_of_experts_are_refused(family: str) -> None:
+    with pytest.raises(InputError, match="is a mixture of experts"):
+        down_projection(model_of(family, EXPERTS[family]), 0)
+
+
+def test_layers_and_models_that_do_not_fit_are_refused() -> None:
+    model = model_of("Llama", FAMILIES["Llama"])
+    for layer in (-1, 3):
+        with pytest.raises(InputError, match=f"there is no layer {layer}; the model has 3"):
+            down_projection(model, layer)
+    with pytest.raises(InputError, match="no decoder blocks that are known here"):
+        blocks_of(nn.Linear(2, 2))
+    down_projection(model, 1).weight = nn.Parameter(torch.zeros(16, 24, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(InputError, match="are quantised"):
+        down_projection(model, 1)
