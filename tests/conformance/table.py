@@ -30,6 +30,8 @@ class Row(NamedTuple):
     """Methods: a regular expression for the parameters that may change, where those of HEAD do not fit."""
     settles: str | None = None
     """Methods that choose themselves what changes: a regular expression for it. They have no setting `parameters`."""
+    partial: bool = False
+    """Methods: whether some of the parameters that may change can stay as they are."""
     where: str | None = None
     """Which samples are to be forgotten, as a filter; None: the first few."""
     subjects: tuple[str, ...] = ("original", "unlearned", "reference")
@@ -65,11 +67,13 @@ METHODS = [
     *_on(ALL, "neg-grad-plus", _SHORT),
     *_on(IMAGES, "scrub", _SHORT | {"max_epochs": 1, "forget_batch_size": 2, "lr_decay_epochs": (1,)}),
     # The order of the data matters to SSD alone through which samples share a batch.
-    *_on(ALL, "ssd", {"batch_size": 4, "alpha": 0.5, "dampening": 0.5}),
+    *_on(ALL, "ssd", {"batch_size": 4, "alpha": 0.5, "dampening": 0.5}, partial=True),
     *_on(IMAGES, "trw", _SHORT | {"batch_size": 6}, where=_CLASSES),
     *_on(IMAGES, "delete", _SHORT | {"batch_size": 2}),
     *_on(TEXTS, "lunar", _LUNAR, settles=r"mlp\.(down|c)_proj\.weight", random=False),
     Row("lunar", "llama", _LUNAR | {"solver": "sgd", "epochs": 2, "keep_refusals": True, "retain_sampling": "equal"}, "sgd", settles="down_proj"),
+    *_on(IMAGES, "random-label", _SHORT),
+    *_on(IMAGES, "salun", _SHORT | {"batch_size": 4}),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("neg-grad-plus", "unet", _ADAM, "adam-cosine"),
@@ -79,7 +83,9 @@ METHODS = [
     Row("gradient-ascent", "unet", _SHORT | {"lora": {}, "batch_size": 2}, "lora", chosen="conv_in.weight"),
     Row("scrub", "plain", _SHORT | {"optimizer": "adam", "max_epochs": 2, "forget_batch_size": 2, "alpha": 0.5, "gamma": 1.0, "temperature": 2.0}, "adam"),
     Row("trw", "plain", _ADAM | {"batch_size": 2, "similarity": "features", "paced_by": "forget", "expected_similarity": 0.5}, "features", where=_CLASSES),
-    Row("ssd", "plain", {"batch_size": 1, "alpha": 0.5}, "fisher", random=False),
+    Row("ssd", "plain", {"batch_size": 1, "alpha": 0.5}, "fisher", random=False, partial=True),
+    Row("random-label", "plain", _ADAM | {"order": "union", "labels": "other", "drawn": "once"}, "relabel"),
+    Row("salun", "plain", _ADAM | {"order": "union"}, "union"),
 ]
 
 AUDITS = [

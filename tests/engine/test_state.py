@@ -145,9 +145,10 @@ def test_seeds_of_different_purposes_differ() -> None:
 def test_meter_counts_and_carries() -> None:
     meter = Meter(torch.device("cpu"))
     with meter:
+        meter.count(3)  # preparation, which the attempt before had counted too
+        meter.carry(Cost(wall_seconds=100, cpu_seconds=50, peak_memory_bytes=1, samples_seen=7, steps=4))
         meter.count(10)
         meter.count(5, steps=2)
-        meter.carry(Cost(wall_seconds=100, cpu_seconds=50, peak_memory_bytes=1, samples_seen=7, steps=4))
     cost = meter.cost
     assert (cost.samples_seen, cost.steps) == (22, 7)
     assert cost.wall_seconds >= 100

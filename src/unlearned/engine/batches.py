@@ -62,5 +62,15 @@ def load(samples: Samples, batches: list[list[int]], collate: Callable[[list[Row
     return iter(DataLoader(_View(samples), batch_sampler=batches, collate_fn=whole, pin_memory=pin, generator=torch.Generator()))  # type: ignore[arg-type]
 
 
+def mixed(forget: Batch, retain: Batch) -> Batch:
+    """One batch of both parts, forget samples first, with the columns that both have; either may be empty.
+
+    Models with batch normalisation answer otherwise for a mixed batch than for its parts.
+    """
+    if not forget or not retain:
+        return forget or retain
+    return {name: torch.cat([forget[name], retain[name]]) for name in forget if name in retain}
+
+
 def _collate(collate: Callable[[list[Row]], Batch], attached: tuple[str, ...], rows: list[Row]) -> Batch:
     return {**collate(rows), **{name: torch.stack([row[name] for row in rows]) for name in attached}}

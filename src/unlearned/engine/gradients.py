@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,20 @@ def mean_squared_gradients(engine: Engine, model: nn.Module, samples: Samples, b
     Returns:
         One tensor per parameter, shaped like it, on the CPU.
     """
+    sums, batches = _summed(engine, model, samples, batch_size, torch.square)
+    return {name: total / batches for name, total in sums.items()}
+
+
+def summed_gradients(engine: Engine, model: nn.Module, samples: Samples, batch_size: int) -> dict[str, Tensor]:
+    """Σ_b ∂ℓ_b/∂θ, ℓ_b the mean loss of batch b, in eval mode.
+
+    Arguments and result are those of `mean_squared_gradients`.
+    """
+    return _summed(engine, model, samples, batch_size, lambda gradient: gradient)[0]
+
+
+def _summed(engine: Engine, model: nn.Module, samples: Samples, batch_size: int, function: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Σ_b f(∂ℓ_b/∂θ), and the number of batches."""
     names, parameters = zip(*((name, p) for name, p in model.named_parameters() if p.requires_grad), strict=True)
     batches = 0
     with on_device(model, engine.device), evaluating(model):
@@ -31,7 +47,7 @@ def mean_squared_gradients(engine: Engine, model: nn.Module, samples: Samples, b
             loss = engine.task.losses(model, batch).mean()
             for total, gradient in zip(sums, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
                 if gradient is not None:
-                    total.add_(gradient**2)
+                    total.add_(function(gradient))
             batches += 1
             engine.meter.count(len(next(iter(batch.values()))))
-    return {name: (total / batches).cpu() for name, total in zip(names, sums, strict=True)}
+    return {name: total.cpu() for name, total in zip(names, sums, strict=True)}, batches

@@ -48,8 +48,9 @@ class Meter:
         self._steps += steps
 
     def carry(self, cost: Cost) -> None:
-        """Add what earlier attempts at the same work had cost."""
+        """Add what earlier attempts at the same work had cost; what this one counted so far, it repeated of them."""
         self._carried = cost
+        self._samples = self._steps = 0
 
     @property
     def cost(self) -> Cost:

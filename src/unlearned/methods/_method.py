@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn, no_grad
 
 from unlearned.data.samples import Samples
@@ -40,7 +40,15 @@ class Method(Settings, ABC):
 class ObjectiveMethod(Method, Optimisation):
     """A method that follows gradients of its own objective: it gives a plan, the engine's loop carries it out."""
 
+    adapts: ClassVar[bool] = True
+    """Whether adapters may be trained in the place of the weights: not where the method is about the weights themselves."""
     lora: Lora | None = Field(None, description="Train low-rank adapters in the place of the weights; at the end they are merged.")
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> Self:
+        if self.lora is not None and not self.adapts:
+            raise ValueError(f"{self.name} is about the weights of the model, which adapters leave as they are; leave out `lora`")
+        return self
 
     @abstractmethod
     def plan(self, problem: Problem, engine: Engine) -> Plan:
