@@ -281,7 +281,9 @@ def test_compare_puts_runs_side_by_side(place: Place) -> None:
     answer = place.unlearned("compare", "gentle", "harsh/audit.json")
     assert (answer.code, answer.err) == (0, "")
     assert "neg-grad-plus (gentle)" in answer.out
-    as_json = place.unlearned("compare", "gentle", "harsh", "--json")
+    assert "harsh" in answer.out
+    as_json = place.unlearned("compare", "gentle", "harsh", "--json", "--out", "side")
+    assert [path.name for path in (place / "side").iterdir()] == ["compare.html"]
     record = json.loads(as_json.out)
     assert record["schema"] == "unlearned.compare/1"
     assert [run["name"] for run in record["runs"]] == ["neg-grad-plus (gentle)", "neg-grad-plus (harsh)"]

@@ -763,13 +763,13 @@ def audited(path: Path, **changes: Any) -> None:
     (path / "audit.json").write_text(json.dumps(record | {"sets": sets(), "findings": []} | changes), encoding="utf-8")
 
 
-def beside(second: str | None, **changes: Any) -> Callable[[Place], Arguments]:
+def beside(second: str | None, *more: str, **changes: Any) -> Callable[[Place], Arguments]:
     """`compare` of a good run and a second one; there is one in `other`, with changes."""
 
     def prepare(place: Place) -> Arguments:
         audited(place / "good")
         audited(place / "other", **changes)
-        return ["compare", "good", *([] if second is None else [second])]
+        return ["compare", "good", *([] if second is None else [second]), *more]
 
     return prepare
 
@@ -787,6 +787,7 @@ CASES |= {
     ),
     "compare_other_test_set": Case("(test: 13 samples with fingerprint bbbbbbbb, there 12", "Compare runs that", beside("other", sets=sets(test=OTHER))),
     "compare_other_data": Case("measured on another retain and test set", "Compare runs that", beside("other", sets=sets(retain=OTHER, test=OTHER))),
+    "compare_into_a_file": Case("--out: 'tiny.py/compare.html' cannot be written", "A file of that name is in the way", beside("other", "--out", "tiny.py")),
     "compare_unknown_sets": Case("RUN.1: 'other/audit.json' does not say which forget, retain and test", "Run its recipe again", beside("other", sets={})),
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from unlearned.comparing import compare
 from unlearned.records import NO_REFERENCE, AuditRecord, Check, CompareRecord, Cost, Environment, Finding, SetSummary, SubjectName, Verdict
+
+from .chromium import Browser, find
 
 SUBJECTS: tuple[SubjectName, ...] = ("original", "unlearned", "reference")
 HOSTILE = (
@@ -44,6 +47,7 @@ def three(audit: str, metric: str, split: str, values: tuple[float, ...], unit: 
     return found
 
 
+SPLITS = ("forget", "retain", "test")
 STEPS = (0, 5, 10, 20, 50)
 
 
@@ -120,6 +124,34 @@ def findings(strength: float = 0.0) -> list[Finding]:
     ]
 
 
+def further(strength: float = 0.0) -> list[Finding]:
+    """What audits and attacks of other kinds write: budgets that are no steps, a single budget, no budget at all, many metrics, and an unknown audit."""
+    left = 1 - strength
+    return [
+        *three("u-lira", "auc", "forget", (0.9, 0.5 + 0.2 * strength, 0.5), unit="", half=0.03),
+        *three("u-lira", "accuracy", "forget", (0.8, 0.52, 0.5), half=0.03),
+        *three("rmia", "auc", "forget", (0.85, 0.55, 0.5), unit="", half=0.03),
+        *three("klom", "klom", "forget", (4.0, 0.3 + strength, 0.1), unit="nats", half=0.05, direction="lower"),
+        *[f for q in (5, 25, 50, 75, 95) for split in SPLITS for f in three("klom", f"percentile_{q}", split, (q, q / 9, q / 30), unit="")],
+        *three("neurips-score", "epsilon", "forget", (30.0, 3 + 9 * strength, 2.0), unit="", half=None, direction="lower"),
+        *three("zrf", "zrf", "forget", (0.6, 0.9, 0.88)),
+        *three("relearn-time", "steps_to_original", "forget", (0, 12, 40), unit="steps", half=None),
+        *three("brain-scan", "echo", "forget", (0.7, 0.2, 0.1)),
+        *three("brain-scan", "echo", "test", (0.7, 0.6, 0.6)),
+        *three("probe-once", "knowledge", "forget", (0.9, 0.3 * left, 0.1), kind="attack"),
+        *curve(
+            {"original": [0.99, 0.98, 0.9, 0.3], "unlearned": [0.02, 0.1 * left, 0.3 * left, 0.1], "reference": [0.01, 0.02, 0.02, 0.05]},
+            "prune", (0.0, 0.3, 0.6, 0.9), "share pruned", split="forget",
+        ),
+        *curve({"unlearned": [0.7 * left, 0.2, 0.02], "reference": [0.03, 0.02, 0.01]}, "quantize", (3, 4, 8), "bits", split="forget"),
+        *curve({"unlearned": [0.4 * left], "reference": [0.02]}, "quantize-once", (4,), "bits", split="forget"),
+        *curve(
+            {"original": [0.9, 0.95, 0.99, 0.99], "unlearned": [0.1, 0.4 * left, 0.6 * left, 0.8], "reference": [0.1, 0.12, 0.2, 0.4]},
+            "linear-probe", (10, 30, 100, 1000), "samples", split="forget", metric="accuracy",
+        ),
+    ]  # fmt: skip
+
+
 METHODS = (
     "retrain", "fine-tune", "gradient-ascent", "neg-grad-plus", "scrub", "ssd", "minnorm-og", "low-influence", "certified-removal", "salun", "delete", "lunar"
 )  # fmt: skip
@@ -135,6 +167,19 @@ def run_of(method: Any = "scrub", strength: float = 0.0, **parts: Any) -> AuditR
 def dozen() -> CompareRecord:
     """Twelve methods on one problem."""
     return compare([run_of({"name": name, "lr": 0.01}, i / 11) for i, name in enumerate(METHODS)])
+
+
+@pytest.fixture
+def wide() -> AuditRecord:
+    """A run with many more audits and attacks."""
+    return make([*findings(), *further()])
+
+
+@pytest.fixture
+def wider() -> CompareRecord:
+    """Twelve such runs."""
+    runs = [run_of({"name": name}, i / 11) for i, name in enumerate(METHODS)]
+    return compare([run.model_copy(update={"findings": (*run.findings, *further(i / 11))}) for i, run in enumerate(runs)])
 
 
 @pytest.fixture
@@ -176,3 +221,26 @@ def hostile() -> AuditRecord:
         costs={every: Cost(wall_seconds=1, cpu_seconds=1, peak_memory_bytes=1, samples_seen=1, steps=1)},
         environment=Environment(unlearned=every, python=every, platform=every, packages={every: every}, device=every, threads=1),
     )
+
+
+@pytest.fixture
+def hostile_runs(hostile: AuditRecord) -> CompareRecord:
+    """Runs that are called by hostile names."""
+    return compare({text: hostile.model_copy(update={"sets": PROBLEM}) for text in HOSTILE})
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    executable = find()
+    if executable is None:
+        pytest.skip("no Chromium found on PATH")
+    opened = Browser(executable, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def plain(browser: Browser) -> None:
+    """The browser as it began: a wide screen, light."""
+    browser.send("Emulation.setEmulatedMedia", media="", features=[])
+    browser.send("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from unlearned.records import AuditRecord
 from unlearned.report import write_report
 
-from .chromium import Browser, find
+from .chromium import Browser
 from .conftest import HOSTILE
 
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
@@ -18,20 +17,7 @@ PLOT_INK = "getComputedStyle(document.querySelector('.main-svg .xtick text')).fi
 WHITE = "rgb(255, 255, 255)"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    executable = find()
-    if executable is None:
-        pytest.skip("no Chromium found on PATH")
-    opened = Browser(executable, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(autouse=True)
-def _plain(browser: Browser) -> None:
-    browser.send("Emulation.setEmulatedMedia", media="", features=[])
-    browser.send("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.mark.parametrize("name", ["full", "lonely", "hostile"])
@@ -56,7 +42,7 @@ def test_hostile_text_stays_text(browser: Browser, tmp_path: Path, hostile: Audi
     browser.open(write_report(hostile, tmp_path))
     assert browser.evaluate("document.title") == "Unlearning audit: failed"
     assert browser.evaluate("document.querySelectorAll('img').length") == 0
-    assert browser.evaluate("document.scripts.length") == 3
+    assert browser.evaluate("document.scripts.length") == 4
     assert browser.evaluate("document.querySelectorAll('main b, .plot svg a').length") == 0
     heading = browser.evaluate("document.querySelector('h1').textContent")
     recipe = browser.evaluate("document.querySelector('pre').textContent").replace("\n", " ").replace("''", "'")

@@ -44,10 +44,10 @@ def model_card(record: AuditRecord) -> str:
     return card(record)
 
 
-def write_report(record: AuditRecord, directory: Path) -> Path:
-    """Write `report.html` into `directory`, which is created when missing.
+def write_report(record: AuditRecord | CompareRecord, directory: Path) -> Path:
+    """Write `report.html`, or for several runs `compare.html`, into `directory`, which is created when missing.
 
-    The page needs no network. A report that is already there stays whole until the new one replaces it.
+    The page needs no network. A page that is already there stays whole until the new one replaces it.
 
     Returns:
         Path of the page.
@@ -55,21 +55,29 @@ def write_report(record: AuditRecord, directory: Path) -> Path:
     Raises:
         InputError: if the page cannot be written there.
     """
+    from unlearned.report.html import comparison, page
+
+    return write_page(*((page(record), directory / "report.html") if isinstance(record, AuditRecord) else (comparison(record), directory / "compare.html")))
+
+
+def write_page(text: str, path: Path, field: str = "out") -> Path:
+    """Write a page in one step; messages call the path `field`.
+
+    Raises:
+        InputError: if it cannot be written there.
+    """
     import os
 
     from unlearned.errors import writing
-    from unlearned.report.html import page
 
-    path = directory / "report.html"
-    # A path of the file system may hold bytes that are no UTF-8; Python carries them as lone surrogates.
-    text = page(record).encode("utf-8", "backslashreplace")
-    partial = directory / f".report.html.{os.getpid()}.tmp"
-    with writing("out", path):
-        directory.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    with writing(field, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            partial.write_bytes(text)
+            # A path of the file system may hold bytes that are no UTF-8; Python carries them as lone surrogates.
+            partial.write_bytes(text.encode("utf-8", "backslashreplace"))
             partial.replace(path)
         finally:
-            if directory.is_dir():
+            if path.parent.is_dir():
                 partial.unlink(missing_ok=True)
     return path

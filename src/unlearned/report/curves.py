@@ -39,7 +39,7 @@ class Curve:
             return f"{name} was not measured for the unlearned model"
         (_, first), (spent, last) = points[0], points[-1]
         start, end = words.number(first, self.unit), words.number(last, self.unit)
-        amount = f"{words.significant(spent)} {self.budget_unit}".strip()
+        amount = words.amount(spent, self.budget_unit)
         turn = "rises" if last > first else "falls"
         course = f"stays at {end} after {amount}" if start == end else f"{turn} from {start} to {end} in {amount}"
         return f"{name} {course}; {self._reference(spent)}"

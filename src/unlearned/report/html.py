@@ -1,4 +1,4 @@
-"""One HTML page that holds everything it shows: no server, no network, no other file."""
+"""HTML pages that hold everything they show: no server, no network, no other file."""
 
 from __future__ import annotations
 
@@ -8,36 +8,61 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-import plotly.offline
 import yaml
 from markupsafe import Markup
 
-from unlearned.records import AuditRecord
+from unlearned.records import AuditRecord, CompareRecord
 from unlearned.report import words
+from unlearned.report.comparison import contents
+from unlearned.report.looks import look
 from unlearned.report.rows import Row, side_by_side, single
 from unlearned.report.sections import sections
+from unlearned.report.several import caveats
 
 
 def page(record: AuditRecord) -> str:
-    """The page as text."""
+    """The page of one run as text."""
+    import plotly.offline
+
     parts = sections(record)
-    scripts = [plotly.offline.get_plotlyjs(), _asset("page.js")]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("unlearned", "report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     # Neither the record nor the assets change while the page is made, so the values are computed once, here, and the template only places them.
     values: dict[str, Any] = {
         "record": record,
-        "words": words,
         "rows": _by_audit(side_by_side(single(record))),
         "sections": [part for part in parts if part.figures or part.unplotted or part.empty],
         "specs": [figure.spec for part in parts for figure in part.figures],
-        "recipe": yaml.safe_dump(record.model_dump(mode="json")["recipe"], sort_keys=False, allow_unicode=True),
+        "recipe": _recipe(record),
+    }
+    return _render("report.html.j2", [plotly.offline.get_plotlyjs(), _asset("plots.js"), _asset("theme.js")], values)
+
+
+def comparison(record: CompareRecord) -> str:
+    """The page of several runs as text."""
+    values = contents(record) | {
+        "runs": record.runs,
+        "sets": record.runs[0].record.sets,
+        "looks": [look(position) for position in range(len(record.runs))],
+        "caveats": caveats(record),
+        "recipes": [_recipe(run.record) for run in record.runs],
+    }
+    return _render("compare.html.j2", [_asset("drawings.js"), _asset("theme.js")], values)
+
+
+def _render(template: str, scripts: list[str], values: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unlearned", "report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shared = {
+        "words": words,
         "policy": _policy(scripts),
         "style": Markup(_asset("page.css")),  # noqa: S704 - files of this package, not input
         "scripts": [Markup(script) for script in scripts],  # noqa: S704 - the same
     }
-    return environment.get_template("template.html.j2").render(values)
+    return environment.get_template(template).render(values | shared)
+
+
+def _recipe(record: AuditRecord) -> str:
+    return yaml.safe_dump(record.model_dump(mode="json")["recipe"], sort_keys=False, allow_unicode=True)
 
 
 def _by_audit(rows: list[Row]) -> dict[str, list[Row]]:

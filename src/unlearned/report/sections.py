@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from unlearned.records import AuditRecord, Finding
 from unlearned.report import plots
@@ -11,9 +12,52 @@ from unlearned.report.curves import curves
 from unlearned.report.plots import Figure
 from unlearned.report.rows import Row, side_by_side
 
-FORGOTTEN = ("utility", "output-distance")
-COST = ("cost",)
-LEAKS = ("membership",)
+
+class Question(NamedTuple):
+    """What a reader wants to know, and the audits that answer it."""
+
+    anchor: str
+    title: str
+    lead: str
+    empty: str = ""
+    audits: tuple[str, ...] = ()
+
+
+FORGOTTEN = Question(
+    "forgotten",
+    "What was forgotten",
+    "On the forget set the unlearned model should do what the retrained model does: not better, and not worse. Elsewhere it should not change.",
+    "No audit measured what the model can do.",
+    ("utility", "output-distance", "klom", "neurips-score", "zrf"),
+)
+COST = Question(
+    "cost",
+    "What it cost",
+    "Forgetting has two prices: what the model lost elsewhere, and the work that it took. A ratio below 1 is less work than retraining.",
+    "No audit compared the work with retraining.",
+    ("cost",),
+)
+LEAKS = Question(
+    "leaks",
+    "What leaks",
+    "Less leakage than a retrained model shows is a leak too: it tells that these samples were singled out.",
+    "No audit measured what the model gives away about who was in its data.",
+    ("membership", "u-lira", "rmia", "svc-mia", "mia-nn"),
+)
+RETURNS = Question(
+    "returns",
+    "What comes back",
+    "An attacker tries to bring the knowledge back. The curve of the retrained model is the zero line: it never had that knowledge.",
+    "No attack was run, so nothing is known about how easily the knowledge comes back.",
+    ("relearn-time",),
+)
+OTHER = Question("other", "Other findings", "")
+QUESTIONS = (FORGOTTEN, COST, LEAKS, RETURNS, OTHER)
+
+
+def question_of(audit: str, kind: Literal["audit", "attack"]) -> Question:
+    """What an audit answers; every attack asks what comes back."""
+    return RETURNS if kind == "attack" else next((question for question in QUESTIONS if audit in question.audits), OTHER)
 
 
 @dataclass(frozen=True)
@@ -31,61 +75,22 @@ class Section:
 
 def sections(record: AuditRecord) -> list[Section]:
     """All findings of the record, each in exactly one section (as figure or table)."""
-    attacks = [f for f in record.findings if f.kind == "attack"]
-    audits = [f for f in record.findings if f.kind == "audit"]
-    known = {*FORGOTTEN, *COST, *LEAKS}
-    drawn = [plots.over_budget(curve) for curve in curves(attacks)]
+    of = {question: [f for f in record.findings if question_of(f.audit, f.kind) is question] for question in QUESTIONS}
+    drawn = [plots.over_budget(curve) for curve in curves(of[RETURNS])]
+    elsewhere = side_by_side(f for f in of[FORGOTTEN] if f.audit == "utility" and not f.split.startswith("forget") and f.split != "all")
     return [
-        _section(
-            "forgotten",
-            "What was forgotten",
-            "On the forget set the unlearned model should do what the retrained model does: not better, and not worse. Elsewhere it should not change.",
-            "No audit measured what the model can do.",
-            [f for f in audits if f.audit in FORGOTTEN],
-            _splits,
-        ),
-        _section(
-            "cost",
-            "What it cost",
-            "Forgetting has two prices: what the model lost elsewhere, and the work that it took. A ratio below 1 is less work than retraining.",
-            "No audit compared the work with retraining.",
-            [f for f in audits if f.audit in COST],
-            lambda _: [],
-            elsewhere=tuple(side_by_side(f for f in audits if f.audit == "utility" and not f.split.startswith("forget") and f.split != "all")),
-        ),
-        _section(
-            "leaks",
-            "What leaks",
-            "Less leakage than a retrained model shows is a leak too: it tells that these samples were singled out.",
-            "No audit measured what the model gives away about who was in its data.",
-            [f for f in audits if f.audit in LEAKS],
-            _reference_lines,
-        ),
-        Section(
-            "returns",
-            "What comes back",
-            "An attacker tries to bring the knowledge back. The curve of the retrained model is the zero line: it never had that knowledge.",
-            "No attack was run, so nothing is known about how easily the knowledge comes back.",
-            tuple(figure for figure in drawn if figure.spec["data"]),
-            tuple(f for f in attacks if f.budget is None) + tuple(f for figure in drawn if not figure.spec["data"] for f in figure.findings),
-        ),
-        _section("other", "Other findings", "", "", [f for f in audits if f.audit not in known], lambda _: []),
+        _section(FORGOTTEN, of[FORGOTTEN], _splits(of[FORGOTTEN])),
+        _section(COST, of[COST], [], elsewhere=tuple(elsewhere)),
+        _section(LEAKS, of[LEAKS], _reference_lines(of[LEAKS])),
+        _section(RETURNS, of[RETURNS], [figure for figure in drawn if figure.spec["data"]]),
+        _section(OTHER, of[OTHER], []),
     ]
 
 
-def _section(
-    anchor: str,
-    title: str,
-    lead: str,
-    empty: str,
-    findings: Sequence[Finding],
-    draw: Callable[[Sequence[Finding]], list[Figure]],
-    *,
-    elsewhere: tuple[Row, ...] = (),
-) -> Section:
-    figures = draw(findings)
+def _section(question: Question, findings: Sequence[Finding], figures: Sequence[Figure], *, elsewhere: tuple[Row, ...] = ()) -> Section:
     shown = {id(f) for figure in figures for f in figure.findings}
-    return Section(anchor, title, lead, empty, tuple(figures), tuple(f for f in findings if id(f) not in shown), elsewhere)
+    unplotted = tuple(f for f in findings if id(f) not in shown)
+    return Section(question.anchor, question.title, question.lead, question.empty, tuple(figures), unplotted, elsewhere)
 
 
 def _groups(findings: Iterable[Finding], key: Callable[[Finding], tuple[str, ...]]) -> list[list[Finding]]:

@@ -21,13 +21,21 @@ class Measure:
     metric: str
     split: str
     unit: str
+    budget: str = ""
+    """What an attacker spent, where it is a single amount."""
     cells: dict[SubjectName, dict[int, Finding]] = field(default_factory=dict)
     """Findings of each model, by the position of the run."""
 
     @property
+    def kind(self) -> Literal["audit", "attack"]:
+        """Of what measured it."""
+        return self.findings[0].kind
+
+    @property
     def title(self) -> str:
         """What was measured where."""
-        return f"{words.readable(self.metric)}, {self.split}"
+        place = "" if self.split == "all" else f", {self.split}"
+        return words.readable(self.metric) + place + (f", at {self.budget}" if self.budget else "")
 
     @property
     def findings(self) -> list[Finding]:
@@ -68,22 +76,24 @@ class Column(NamedTuple):
 
 
 def measures(record: CompareRecord) -> list[Measure]:
-    """Everything that was measured once, in the order of the first run that has it."""
-    found: dict[tuple[str, str, str, str], Measure] = {}
+    """Everything that was measured once, in the order of the first run that has it. A curve of a single point is no curve."""
+    curved = set(attacked(record))
+    found: dict[tuple[str, ...], Measure] = {}
     for position, run in enumerate(record.runs):
-        for finding in single(run.record):
-            key = (finding.audit, finding.metric, finding.split, finding.unit)
+        lone = [point for curve in curves(run.record.findings) if curve.key not in curved for point in curve.findings]
+        for finding in [*single(run.record), *lone]:
+            key = (finding.audit, finding.metric, finding.split, finding.unit, words.budget(finding))
             found.setdefault(key, Measure(*key)).cells.setdefault(finding.subject, {}).setdefault(position, finding)
     return list(found.values())
 
 
-def attacked(record: CompareRecord) -> dict[tuple[str, str, str, str, str], dict[int, Curve]]:
+def attacked(record: CompareRecord) -> dict[tuple[str, ...], dict[int, Curve]]:
     """The curves of every attack, by what they show and the position of the run."""
-    found: dict[tuple[str, str, str, str, str], dict[int, Curve]] = {}
+    found: dict[tuple[str, ...], dict[int, Curve]] = {}
     for position, run in enumerate(record.runs):
         for curve in curves(run.record.findings):
             found.setdefault(curve.key, {})[position] = curve
-    return found
+    return {key: runs for key, runs in found.items() if len({point.budget for curve in runs.values() for point in curve.findings}) > 1}
 
 
 def columns(record: CompareRecord) -> list[Column]:
@@ -97,10 +107,14 @@ def columns(record: CompareRecord) -> list[Column]:
     distance = [m for m in every if (m.audit, m.split) == ("output-distance", "forget")]
     found += [Column("distance", f"{words.readable(m.metric)} to the retrained models on the forget set", "value", m) for m in distance[:1]]
     worst: dict[str, Measure] = {}
-    for (audit, metric, split, _, unit), runs in attacked(record).items():
+    for runs in attacked(record).values():
+        curve = next(iter(runs.values()))
         points = {position: point for position, curve in runs.items() if (point := worst_point(curve)) is not None}
-        if audit not in worst and points:
-            worst[audit] = Measure(audit, metric, split, unit, {"unlearned": points})
+        if points:
+            worst.setdefault(curve.audit, Measure(curve.audit, curve.metric, curve.split, curve.unit, cells={"unlearned": points}))
+    for m in every:
+        if m.kind == "attack":
+            worst.setdefault(m.audit, m)
     for audit, m in worst.items():
         about = f"{words.readable(m.metric)} under the attack {audit} minus the retrained model's, where the two lie farthest apart"
         found.append(Column(audit, about, "gap", m, telling=audit == "relearn" or "relearn" not in worst))

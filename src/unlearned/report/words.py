@@ -83,11 +83,27 @@ def model(name: str) -> str:
     return SUBJECTS["reference"] if name == "reference" else name
 
 
+def amount(spent: float, unit: str, *, short: bool = False) -> str:
+    """What an attacker spent. A unit that begins with `share` is written in percent.
+
+    >>> amount(20, "steps"), amount(1, "steps"), amount(0.3, "share pruned"), amount(0.3, "share"), amount(4, "bits", short=True)
+    ('20 steps', '1 step', '30 % pruned', '30 %', '4')
+    """
+    first, _, rest = unit.partition(" ")
+    if first == "share":
+        return f"{significant(100 * spent)} %" + (f" {rest}" if rest and not short else "")
+    if short or not unit:
+        return significant(spent)
+    return f"{significant(spent)} {unit[:-1] if spent == 1 and unit in SEVERAL else unit}"
+
+
+SEVERAL = ("steps", "samples", "bits", "epochs", "prompts")
+"""Units whose singular lacks the last letter."""
+
+
 def budget(finding: Finding) -> str:
     """What the attacker spent, or nothing."""
-    if finding.budget is None:
-        return ""
-    return " ".join(filter(None, [significant(finding.budget), finding.budget_unit or ""]))
+    return "" if finding.budget is None else amount(finding.budget, finding.budget_unit or "")
 
 
 def place(split: str) -> str:

@@ -6,16 +6,6 @@
   const config = { responsive: true, displaylogo: false, displayModeBar: "hover", plotlyServerURL: "", modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
   for (const [place, spec] of plots) Plotly.newPlot(place, spec.data, spec.layout, config);
 
-  const root = document.documentElement;
-  const button = document.getElementById("theme");
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const current = () => root.dataset.theme || (dark.matches ? "dark" : "light");
-  const label = () => { button.textContent = current() === "dark" ? "Light theme" : "Dark theme"; };
-  button.hidden = false;
-  button.addEventListener("click", () => { root.dataset.theme = current() === "dark" ? "light" : "dark"; label(); });
-  dark.addEventListener("change", label);
-  label();
-
   // Paper is narrower than most windows, and no resize event tells a plot that it is about to be printed.
   addEventListener("beforeprint", () => { for (const [place] of plots) Plotly.relayout(place, { width: place.classList.contains("small") ? 320 : 660 }); });
   addEventListener("afterprint", () => { for (const [place] of plots) Plotly.relayout(place, { width: null, autosize: true }); });

@@ -1,0 +1,110 @@
+"""From numbers to places in a drawing, in percent of its width or height, with the marks of its axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from unlearned.report import words
+
+
+class Tick(NamedTuple):
+    """A mark of an axis."""
+
+    place: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Linear, or by ratios; then zero, which has no logarithm, stands at `zero`."""
+
+    low: float
+    high: float
+    by_ratio: bool = False
+    zero: float = 0.0
+    ticks: tuple[Tick, ...] = ()
+
+    def place(self, value: float) -> float:
+        """Percent of the way from one end to the other."""
+        return round(100 * (self._along(value) - self.low) / (self.high - self.low), 3)
+
+    def _along(self, value: float) -> float:
+        if not self.by_ratio:
+            return value
+        return math.log10(value) if value > 0 else self.zero
+
+
+def of_values(values: Iterable[float], unit: str, *, signed: bool = False, count: int = 5) -> Scale:
+    """A scale that holds all values with a margin.
+
+    By ratios where they span several orders of magnitude. Shares are compared by differences.
+
+    Args:
+        values: at least one.
+        unit: of a finding.
+        signed: they are differences, shown with their sign.
+        count: about how many marks.
+    """
+    ends = sorted(values)
+    low, high = ends[0], ends[-1]
+    by_ratio = unit != "share" and not signed and low > 0 and high / low > 30
+    if by_ratio:
+        low, high = math.log10(low), math.log10(high)
+    margin = 0.05 * (high - low) or (0.05 if unit == "share" else 0.1 * abs(high) or 1.0)
+    bare = Scale(low - margin, high + margin, by_ratio)
+    inside = [v for v in (_powers(bare) if by_ratio else _steps(bare, _size(unit), count)) if signed or unit != "share" or 0 <= v <= 1]
+    return Scale(bare.low, bare.high, by_ratio, ticks=tuple(map(Tick, map(bare.place, inside), _texts(inside, unit, signed))))
+
+
+def of_budgets(budgets: Iterable[float], unit: str) -> Scale:
+    """A scale for what attackers spend: by ratios where they double it again and again, so that the first steps can be told apart."""
+    spent = sorted(set(budgets))
+    positive = [budget for budget in spent if budget > 0]
+    by_ratio = len(positive) > 2 and spent[0] >= 0 and not unit.startswith("share") and positive[-1] / positive[0] > 6
+    if by_ratio:
+        low, high = math.log10(positive[0]), math.log10(positive[-1])
+        zero = low - (high - low) / (len(positive) - 1)
+        bare = Scale(zero if spent[0] == 0 else low, high, True, zero)
+    else:
+        bare = Scale(spent[0], spent[-1]) if len(spent) > 1 else Scale(spent[0] - 1, spent[0] + 1)
+    ticks: list[Tick] = []
+    for budget in spent:
+        tick = Tick(bare.place(budget), words.amount(budget, unit, short=True))
+        if not ticks or tick.place - ticks[-1].place >= 9:
+            ticks.append(tick)
+    return Scale(bare.low, bare.high, bare.by_ratio, bare.zero, tuple(ticks))
+
+
+def _size(unit: str) -> float:
+    """What counts as one on the axis: a percent, a MiB."""
+    return {"share": 0.01, "bytes": float(words.MIB)}.get(unit, 1.0)
+
+
+def _steps(scale: Scale, size: float, count: int) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, as many as `count` or fewer, but at least two."""
+    low, high = scale.low / size, scale.high / size
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    steps = [factor * power for factor in (10, 5, 2, 1, 0.5, 0.2)]
+    ranges = [range(math.ceil(low / step), math.floor(high / step) + 1) for step in steps]
+    fewest = max((i for i, found in enumerate(ranges) if len(found) <= count), default=0)
+    chosen = next(i for i in range(fewest, len(steps)) if len(ranges[i]) > 1)
+    return [i * steps[chosen] * size for i in ranges[chosen]]
+
+
+def _powers(scale: Scale) -> Sequence[float]:
+    low, high = math.floor(scale.low), math.ceil(scale.high)
+    every = max(1, (high - low) // 5)
+    wanted = [factor * 10.0**power for power in range(low, high + 1, every) for factor in ((1.0,) if scale.high - scale.low > 2 else (1.0, 3.0))]
+    return [value for value in wanted if scale.low <= math.log10(value) <= scale.high]
+
+
+def _texts(values: Sequence[float], unit: str, signed: bool) -> list[str]:
+    """With as many digits as it takes to tell them apart."""
+    numbers = [value / _size(unit) for value in values]
+    texts = [[f"{number:.{digits}g}" if abs(number) < 1000 else words.significant(number) for number in numbers] for digits in range(3, 9)]
+    chosen = next((some for some in texts if len(set(some)) == len(some)), texts[-1])
+    suffix = "" if unit != "share" else " pp" if signed else " %"
+    return [f"{'+' if signed and number > 0 else ''}{text}{suffix}" for number, text in zip(numbers, chosen, strict=True)]
