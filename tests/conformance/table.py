@@ -76,6 +76,8 @@ METHODS = [
     *_on(IMAGES, "salun", _SHORT | {"batch_size": 4}),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
+    Row("fine-tune", "plain", _SHORT | {"batch_size": 2, "paced_by": "forget"}, "paced"),
+    Row("neg-grad-plus", "plain", _SHORT | {"batch_size": 2, "paced_by": "forget"}, "paced"),
     Row("neg-grad-plus", "unet", _ADAM, "adam-cosine"),
     Row("fine-tune", "llama", _SHORT | {"lora": {"rank": 2, "dropout": 0.1}}, "lora", chosen="down_proj"),
     Row("neg-grad-plus", "gpt2", _ADAM | {"lora": {"rank": 2}}, "lora", chosen="c_proj.weight"),
