@@ -89,6 +89,16 @@ def test_tables_put_seeds_together_and_the_paper_beside(tmp_path: Path) -> None:
     assert "6 [3, 9]" in text
 
 
+class Summed(Table):
+    def derived(self, rows: Sequence[BenchRow]) -> list[BenchRow]:
+        return [BenchRow(method="all", setting="small", split="all", metric="sum", value=sum(row.value or 0 for row in rows))]
+
+
+def test_what_follows_from_all_rows_comes_after_them(tmp_path: Path) -> None:
+    record = run_suite(Summed(), place(tmp_path))
+    assert [row.value for row in record.rows] == [2, 4, 6, 3, 6, 9, 30]
+
+
 def test_a_row_without_a_value_says_why() -> None:
     with pytest.raises(ValidationError, match="needs a reason"):
         BenchRow(method="a", setting="b", split="c", metric="d")

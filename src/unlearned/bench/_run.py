@@ -45,7 +45,7 @@ def run_suite(suite: Suite, place: Place) -> BenchRecord:
             bar.step(missing[position].cell.title)
     rows = [row for job in jobs for row in _read(job.file) or ()]
     engine = Engine(tasks.get("image-classification")(), place.compute)
-    return BenchRecord(suite=suite.name, environment=environment(engine), settings=suite.model_dump(mode="json"), rows=tuple(rows))
+    return BenchRecord(suite=suite.name, environment=environment(engine), settings=suite.model_dump(mode="json"), rows=(*rows, *suite.derived(rows)))
 
 
 def _compute(job: _Job) -> None:

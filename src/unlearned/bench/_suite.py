@@ -60,6 +60,11 @@ class Suite(Settings, ABC):
     def cells(self) -> Sequence[Cell]:
         """Its parts, in the order in which they are computed."""
 
+    def derived(self, rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
+        """What follows from the rows of all cells together, such as who is on a front; put after them."""
+        del rows
+        return ()
+
     def require(self, place: Place) -> None:
         """Check that everything is there that the cells need, before any work.
 
