@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from unlearned.engine.batches import batch_positions
 from unlearned.engine.engine import Engine
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.training import Training, train
+from unlearned.errors import InputError
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import pick
@@ -95,3 +98,66 @@ def test_knowledge_that_was_only_hidden_comes_back_faster_than_it_is_learnt() ->
     assert known[0] < 0.05
     assert known[20] > 0.8
     assert max(f.gap or 0.0 for f in pick(findings, subject="unlearned")) > 0.1
+
+
+@pytest.mark.parametrize("data", ["retain", "other"])
+def test_an_attacker_without_forget_samples_meets_all_of_them(data: str) -> None:
+    """By hand: one full batch of what the attacker has, one step of SGD, then knowledge of the whole forget set."""
+    subject = subject_of("linear")
+    problem = subject.problem
+    forgotten = set(problem.forget.fact("label"))
+    known = problem.retain if data == "retain" else problem.test.subset(i for i, label in enumerate(problem.test.fact("label")) if label not in forgotten)
+    assert 0 < len(known) < len(problem.test) or data == "retain"
+    x, y = everything(known)
+    layer = layer_of(copy.deepcopy(subject.unlearned.model), 1)
+    by_hand = LinearClassifier(layer.weight.detach(), layer.bias.detach())
+    by_hand.step(by_hand.cross_entropy_gradient(x, y), 0.2)
+    x, y = everything(problem.forget)
+    expected = float(softmax_rows(by_hand.logits(x))[range(len(y)), y].mean())
+    findings = Relearn(data=data, steps=1, batch_size=64, lr=0.2).measure(subject)
+    [found] = [f for f in findings if f.subject == "unlearned" and f.budget == 1]
+    assert found.value == pytest.approx(expected, rel=1e-4)
+    assert {f.split for f in findings} == {"forget"}
+    assert {(f.n, f.metric) for f in findings if f.subject != "reference"} == {(6, "knowledge")}
+
+
+def test_other_data_come_from_a_source_of_their_own(tmp_path: Path) -> None:
+    """The same samples from a file as from the retain set: the same curve."""
+    subject = subject_of("linear")
+    retain = subject.problem.retain
+    pixels = torch.stack([retain[i]["pixel_values"] for i in range(len(retain))])
+    np.savez(tmp_path / "other.npz", image=pixels.numpy(), label=np.array(retain.fact("label")))
+    attack = Relearn(data="other", source=str(tmp_path / "other.npz"), steps=2, batch_size=4)
+    assert attack.faults(subject.problem) == []
+    assert attack.measure(subject) == Relearn(data="retain", steps=2, batch_size=4).measure(subject)
+
+
+def test_other_data_of_a_language_model_are_its_test_set_or_a_file(tmp_path: Path) -> None:
+    subject = subject_of("gpt2")
+    by_default = Relearn(data="other", steps=1, batch_size=4).measure(subject)
+    (tmp_path / "plain.jsonl").write_text('{"text": "the old river"}\n{"text": "a red town in the far"}\n', encoding="utf-8")
+    from_file = Relearn(data="other", source=str(tmp_path / "plain.jsonl"), steps=1, batch_size=4).measure(subject)
+    assert [f.value for f in by_default if f.budget == 0] == [f.value for f in from_file if f.budget == 0]
+    assert {f.split for f in from_file} == {"forget"}
+
+
+def test_what_is_wrong_with_a_source_is_said_before_any_work(tmp_path: Path) -> None:
+    problem = problem_of("linear")
+    [missing] = Relearn(data="other", source=str(tmp_path / "none.npz")).faults(problem)
+    assert missing.field == "source"
+    assert "there is no file" in missing.what
+    np.savez(tmp_path / "large.npz", image=np.zeros((2, 9, 9), dtype=np.float32), label=np.array([0, 1]))
+    [large] = Relearn(data="other", source=str(tmp_path / "large.npz")).faults(problem)
+    assert "cannot take these images" in large.what
+    with pytest.raises(InputError, match=r"attack\.source"):
+        Relearn(data="other", source=str(tmp_path / "large.npz")).measure(subject_of("linear"))
+    with pytest.raises(ValueError, match="goes with it alone"):
+        Relearn(source=str(tmp_path / "large.npz"))
+
+
+def test_without_other_classes_there_are_no_other_data() -> None:
+    train = images(0, 40)
+    problem = make_problem(bundle_of("linear"), train=train, test=images(100, 16), forget=train["id"][:30])
+    [finding] = Relearn(data="other").measure(Subject(problem, bundle_of("linear", 1), [], Engine(problem.task)))
+    assert finding.value is None
+    assert "every class of the test set" in (finding.reason or "")

@@ -110,6 +110,14 @@ CASES |= {
     "method_without_a_name": Case("method.name: the method has no name", "Available: ", changed(method={"lr": 0.1})),
     "audit_unknown": Case("audits.1.name: there is no audit 'utilty'", "Did you mean 'utility'", changed(audits=["membership", "utilty"])),
     "attack_unknown": Case("attacks.0.name: there is no attack 'relarn'", "Did you mean 'relearn'", changed(attacks=["relarn"])),
+    "attack_data_missing": Case(
+        "attacks.0.source: there is no file or folder 'none.npz'",
+        "Check the path",
+        changed(attacks=[{"name": "relearn", "data": "other", "source": "none.npz"}]),
+    ),
+    "attack_data_not_used": Case(
+        "attacks.0: `source` is where `data: other` comes from", "goes with it alone", changed(attacks=[{"name": "relearn", "source": "x.npz"}])
+    ),
     "task_unknown": Case("task.name: there is no task 'image-clasification'", "Did you mean 'image-classification'", changed(task="image-clasification")),
     "method_of_another_task": Case(
         "method.name: 'scrub' is not defined for text-generation",

@@ -100,4 +100,10 @@ AUDITS = [
 ATTACKS = [
     *_on(ALL, "relearn", {"steps": 3, "batch_size": 2}),
     Row("relearn", "plain", {"steps": 2, "batch_size": 8, "optimizer": "adam", "share": 0.8}, "adam"),
+    Row("relearn", "plain", {"steps": 3, "batch_size": 8, "data": "retain"}, "retain"),
+    Row("relearn", "resnet", {"steps": 2, "batch_size": 4, "data": "other"}, "other"),
+    Row("relearn", "gpt2", {"steps": 2, "batch_size": 4, "data": "other"}, "other"),
+    *_on(ALL, "prune", {"shares": (0.3, 0.9)}),
+    *_on(("plain", "gpt2", "unet"), "prune", {"shares": (0.5,), "structure": "channels"}, note="channels"),
+    *_on(ALL, "quantize", {"bits": (8, 3)}),
 ]

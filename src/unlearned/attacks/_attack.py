@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from unlearned.engine.settings import Settings
+from unlearned.errors import Fault
 from unlearned.evidence.subject import Subject
+from unlearned.problem import Problem
 from unlearned.records import Finding
 
 
@@ -20,3 +22,8 @@ class Attack(Settings, ABC):
     @abstractmethod
     def measure(self, subject: Subject) -> list[Finding]:
         """The curve of knowledge against the attacker's budget, for the unlearned model and for the references. The models of the subject are not changed."""
+
+    def faults(self, problem: Problem) -> list[Fault]:
+        """What is wrong with its settings for this problem, before any work is done; fields are names of settings."""
+        del problem
+        return []
