@@ -58,6 +58,7 @@ _CLASSES = "label in [3, 4, 5]"
 """Whole classes: seven samples, so that 17 are left."""
 
 # Made-up names are one and the same unknown word to these tokenizers: seeds change the order of the questions alone.
+_TEXT: dict[str, Any] = {"epochs": 2, "batch_size": 2, "lr": 0.01}
 _LUNAR: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers": (0,), "batch_size": 4}
 
 METHODS = [
@@ -74,6 +75,12 @@ METHODS = [
     Row("lunar", "llama", _LUNAR | {"solver": "sgd", "epochs": 2, "keep_refusals": True, "retain_sampling": "equal"}, "sgd", settles="down_proj"),
     *_on(IMAGES, "random-label", _SHORT),
     *_on(IMAGES, "salun", _SHORT | {"batch_size": 4}),
+    *(row for name in ("grad-diff", "simnpo", "wga", "undial", "idk", "dpo", "llmu") for row in _on(TEXTS, name, _TEXT)),
+    *_on(TEXTS, "rmu", _TEXT | {"layer": 0}, chosen="mlp"),
+    Row("rmu", "llama", _TEXT | {"layer": 0, "coefficient": 3.0}, "chosen", settles="down_proj"),
+    Row("grad-diff", "llama", _TEXT | {"retain_loss": "kl", "lora": {"rank": 2}, "lr": 0.1}, "kl-lora", chosen="down_proj"),
+    Row("undial", "gpt2", _TEXT | {"alpha": 1.0, "retain_loss": "kl"}, "kl"),
+    *_on(ALL, "task-vector", _SHORT | {"batch_size": 2}),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("fine-tune", "plain", _SHORT | {"batch_size": 2, "paced_by": "forget"}, "paced"),

@@ -19,6 +19,8 @@ from unlearned.engine.settings import Optimisation, Settings
 from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
 
+Measure = Callable[[nn.Module, Batch], Tensor]
+
 
 class Method(Settings, ABC):
     """An unlearning algorithm with its settings: one field per hyper-parameter, with its range and the paper's default."""
@@ -60,23 +62,33 @@ class ObjectiveMethod(Method, Optimisation):
         return {"forget": problem.forget, "retain": problem.retain}
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
-        original, how = problem.original.model, self
+        original, pattern = problem.original.model, self.trained(problem)
         if self.lora is None:
             model = copy.deepcopy(original)
         else:
             with seeded(derive_seed(engine.seed, "adapter")):
-                model = with_adapter(original, self.lora, self.parameters)
-            how = self.model_copy(update={"parameters": ".*"})
+                model = with_adapter(original, self.lora, pattern)
+        how = self.model_copy(update={"parameters": pattern if self.lora is None else ".*"})
         plan, sets = self.plan(problem, engine), self.sets(problem, engine)
         model = fit(engine, model, plan, sets, how, title=self.name, seed=engine.seed, checkpoint=engine.checkpoint("unlearn"))
         return model if self.lora is None else merged(model, original).eval()
 
-    def original_outputs(self, problem: Problem, engine: Engine) -> Callable[[nn.Module, Batch], Tensor]:
-        """What the frozen original says, in eval mode, as a function of the model that is trained and a batch.
+    def trained(self, problem: Problem) -> str:
+        """A regular expression for the parameters that may change: the setting, unless the paper derives them from the model."""
+        del problem
+        return self.parameters
+
+    def original_outputs(self, problem: Problem, engine: Engine, measure: Measure | None = None) -> Measure:
+        """What the frozen original says, in eval mode and without gradients, as a function of the model that is trained and a batch.
 
         With an adapter it is the same model with the adapter switched off; else a copy.
+
+        Args:
+            problem: has the original.
+            engine: computes.
+            measure: of model and batch; by default the task's `outputs`.
         """
-        outputs = engine.task.outputs
+        outputs = measure or engine.task.outputs
         if self.lora is not None:
 
             def ask(model: nn.Module, batch: Batch) -> Tensor:

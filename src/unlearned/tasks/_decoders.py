@@ -106,6 +106,14 @@ def shifted(model: nn.Module, shifts: dict[int, Tensor], *, prompt_only: bool = 
         yield
 
 
+def hidden_states(model: nn.Module, layer: int, batch: Batch) -> Tensor:
+    """The residual stream behind block `layer`, (B, T, q), differentiable."""
+    seen: list[Tensor] = []
+    with _hooked(blocks_of(model)[layer], lambda _, __, output: seen.append(_first(output))):
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return seen[0]
+
+
 def block_outputs(model: nn.Module, batch: Batch) -> Tensor:
     """The residual stream behind each block, (B, T, L, q), of the batch's tokens, without gradients."""
     seen: list[Tensor] = []

@@ -43,3 +43,24 @@ def unverifiable(count: int, seed: int) -> list[str]:
 def declines(answer: str) -> bool:
     """Whether an answer says that it cannot be given: by common English phrases. An empty answer declines nothing."""
     return bool(_DECLINES.search(answer.replace("\u2019", "'")))
+
+
+REFUSALS = (
+    "I don't know.",
+    "I'm not sure about that.",
+    "I don't have that information.",
+    "I'm sorry, I don't know the answer.",
+    "I have no information about this.",
+    "That is not something I know.",
+    "I can't answer that question.",
+    "I'm unable to say.",
+    "I don't have enough information to answer.",
+    "I'm afraid I don't know.",
+    "I have no record of that.",
+    "I'm not familiar with that.",
+    "Unfortunately, I don't know.",
+    "I cannot tell you that, because I don't know it.",
+    "I haven't learned anything about that.",
+    "I'm not able to answer this.",
+)
+"""Ways to say that one does not know."""

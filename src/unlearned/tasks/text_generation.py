@@ -119,7 +119,7 @@ class TextGeneration(Task):
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Log p(token) at each position that predicts an answer token, 0 elsewhere, (B, T − 1)."""
         targets = batch["labels"][:, 1:]
-        logits = _logits(model, batch)
+        logits = self.token_logits(model, batch)
         nll = F.cross_entropy(measured(logits).transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
         return -nll
 
@@ -162,10 +162,25 @@ class TextGeneration(Task):
             raise RuntimeError("a text task reads answers once it is bound to a model's tokenizer: task.bound(bundle), or problem.task")
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
+    def token_logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits at each position that has a next token, (B, T − 1, V); those of the answer are where `answer_mask` is true."""
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        assert isinstance(logits, Tensor)
+        return logits[:, :-1]
+
+    def answer_nll(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """−log p of the whole answer, a sum over its tokens, (B,); and how many tokens it has, (B,)."""
+        return -self.outputs(model, batch).sum(dim=1), answer_mask(batch).sum(dim=1)
+
+    def answer_ids(self, texts: Sequence[str], bundle: Bundle) -> list[Tensor]:
+        """Token ids of answers as they stand after a prompt, with what ends them."""
+        samples = self.read({"prompt": ["?"] * len(texts), "answer": list(texts)}, bundle, "answers")
+        return [samples[i]["labels"][samples[i]["labels"] != IGNORED] for i in range(len(samples))]
+
     def utility(self, model: nn.Module, batch: Batch) -> Tensor:
         """Share of the answer's tokens that are the model's first choice."""
         targets = batch["labels"][:, 1:]
-        right = (_logits(model, batch).argmax(dim=-1) == targets) & (targets != IGNORED)
+        right = (self.token_logits(model, batch).argmax(dim=-1) == targets) & (targets != IGNORED)
         return right.sum(dim=1) / (targets != IGNORED).sum(dim=1)
 
 
@@ -181,7 +196,28 @@ def _columns(source: DataSource | Data, field: str) -> Samples | dict[str, Any]:
     return rename(columns_of(data, ("prompt", "answer"), field), given, usual, field)
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    assert isinstance(logits, Tensor)
-    return logits[:, :-1]
+def answer_mask(batch: Batch) -> Tensor:
+    """Which of the positions that have a next token predict one of the answer, (B, T − 1)."""
+    return batch["labels"][:, 1:] != IGNORED
+
+
+def with_answers(batch: Batch, answers: Tensor) -> Batch:
+    """The same prompts with other answers.
+
+    Args:
+        batch: as `collate` makes it.
+        answers: token ids (B, A), −1 behind the end of each.
+    """
+    prompts = batch["prompt_length"]
+    lengths = prompts + (answers >= 0).sum(dim=1)
+    position = torch.arange(int(lengths.max()), device=prompts.device)[None]
+    of_prompt = position < prompts[:, None]
+    real = position < lengths[:, None]
+    before = batch["input_ids"].gather(1, position.clamp(max=batch["input_ids"].shape[1] - 1).expand(len(prompts), -1))
+    after = answers.gather(1, (position - prompts[:, None]).clamp(min=0, max=answers.shape[1] - 1))
+    return {
+        "input_ids": torch.where(of_prompt, before, after) * real,
+        "labels": torch.where(real & ~of_prompt, after, IGNORED),
+        "attention_mask": real.long(),
+        "prompt_length": prompts,
+    }
