@@ -45,12 +45,21 @@ def write_text(path: Path, text: str, field: str = "out") -> None:
     Raises:
         InputError: if it cannot be written.
     """
+    write_bytes(path, text.encode("utf-8"), field)
+
+
+def write_bytes(path: Path, content: bytes, field: str = "out") -> None:
+    """Write a file in one step.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     with writing(field, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)
