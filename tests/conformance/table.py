@@ -81,6 +81,10 @@ METHODS = [
     Row("grad-diff", "llama", _TEXT | {"retain_loss": "kl", "lora": {"rank": 2}, "lr": 0.1}, "kl-lora", chosen="down_proj"),
     Row("undial", "gpt2", _TEXT | {"alpha": 1.0, "retain_loss": "kl"}, "kl"),
     *_on(ALL, "task-vector", _SHORT | {"batch_size": 2}),
+    *_on(ALL, "l1-sparse", _SHORT),
+    *_on(ALL, "ridge", _SHORT | {"batch_size": 2}),
+    *_on(ALL, "noisy-gd", _SHORT | {"batch_size": 2}),
+    *_on((*IMAGES, *TEXTS), "npo", _SHORT | {"batch_size": 2}),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("fine-tune", "plain", _SHORT | {"batch_size": 2, "paced_by": "forget"}, "paced"),
@@ -95,6 +99,10 @@ METHODS = [
     Row("ssd", "plain", {"batch_size": 1, "alpha": 0.5}, "fisher", random=False, partial=True),
     Row("random-label", "plain", _ADAM | {"order": "union", "labels": "other", "drawn": "once"}, "relabel"),
     Row("salun", "plain", _ADAM | {"order": "union"}, "union"),
+    Row("ridge", "plain", _ADAM | {"paced_by": "retain"}, "paced"),
+    Row("noisy-gd", "plain", _ADAM | {"paced_by": "retain"}, "paced"),
+    Row("l1-sparse", "plain", _ADAM | {"batch_size": 2, "paced_by": "forget", "no_l1_epochs": 1}, "paced"),
+    Row("npo", "gpt2", _ADAM | {"batch_size": 2, "retain_weight": 1.0, "lora": {"rank": 2}}, "retain-lora", chosen="c_proj.weight"),
 ]
 
 AUDITS = [

@@ -141,6 +141,15 @@ class Task(Settings, ABC):
     def utility(self, model: nn.Module, batch: Batch) -> Tensor:
         """How well the model does on each sample, (B,) in [0, 1]; its mean is `utility_metric`."""
 
+    def log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Log π(y|x) of each sample's whole answer, (B,), differentiable: not per token, as a loss may be.
+
+        Raises:
+            NotImplementedError: if the model gives no probabilities.
+        """
+        del model, batch
+        raise NotImplementedError(f"models of {self.name} give no probability of a sample")
+
     def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
         """The numbers per sample that an exact unlearning must leave as they are on retained data, (B, K), differentiable.
 

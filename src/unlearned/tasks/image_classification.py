@@ -81,6 +81,10 @@ class ImageClassification(Task):
         assert isinstance(logits, Tensor)
         return logits
 
+    def log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Log softmax(f(x))_y: the negative loss."""
+        return -self.losses(model, batch)
+
     def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
         """The largest logit of each sample, (B, 1): which one it is, is held fixed (Block et al. 2025, section 5)."""
         return self.outputs(model, batch).amax(dim=1, keepdim=True)

@@ -123,6 +123,10 @@ class TextGeneration(Task):
         nll = F.cross_entropy(measured(logits).transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
         return -nll
 
+    def log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Σ log p(answer token), where `losses` takes the mean."""
+        return self.outputs(model, batch).sum(dim=1)
+
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
         """ROUGE-1 recall of the greedy answer, or exp(mean log p(answer token))."""
         return self.probability(model, batch) if self.score == "probability" else self.recall(self.generations(model, batch), batch)
