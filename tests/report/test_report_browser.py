@@ -20,7 +20,7 @@ WHITE = "rgb(255, 255, 255)"
 pytestmark = pytest.mark.usefixtures("plain")
 
 
-@pytest.mark.parametrize("name", ["full", "lonely", "hostile"])
+@pytest.mark.parametrize("name", ["full", "lonely", "wide", "hostile"])
 def test_the_page_opens_quietly_draws_and_asks_for_nothing(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
     record: AuditRecord = request.getfixturevalue(name)
     path = write_report(record, tmp_path)
@@ -91,7 +91,7 @@ def test_plots_fit_on_paper(browser: Browser, tmp_path: Path, full: AuditRecord)
     assert browser.evaluate("document.querySelector('.main-svg').clientWidth") > 900
 
 
-@pytest.mark.parametrize("name", ["full", "hostile"])
+@pytest.mark.parametrize("name", ["full", "wide", "hostile"])
 def test_a_phone_scrolls_tables_not_the_page(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
     browser.send("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
     browser.open(write_report(request.getfixturevalue(name), tmp_path))
@@ -128,3 +128,18 @@ def test_every_plot_and_table_can_be_read_without_seeing_it(browser: Browser, tm
     assert len([i for i in ids if ids.count(i) > 1 and not i.startswith(("clip", "topdefs", "legend"))]) == 0
     assert browser.evaluate("document.querySelectorAll('h1').length") == 1
     assert browser.evaluate("[...document.querySelectorAll('[aria-labelledby]')].every(e => document.getElementById(e.getAttribute('aria-labelledby')))")
+
+
+def test_a_long_part_of_the_table_opens_and_is_whole_on_paper(browser: Browser, tmp_path: Path, wide: AuditRecord) -> None:
+    browser.open(write_report(wide, tmp_path))
+    rows = "[...document.querySelector('tbody.long').rows].filter(row => row.checkVisibility()).length"
+    button = "document.querySelector('tbody.long button')"
+    # Heading, five rows and the button; eleven of sixteen are folded.
+    assert browser.evaluate(rows) == 7
+    assert browser.evaluate(f"{button}.textContent") == "11 more rows"
+    browser.evaluate(f"{button}.click()")
+    assert browser.evaluate(rows) == 18
+    assert browser.evaluate(f"{button}.ariaExpanded") == "true"
+    browser.evaluate(f"{button}.click()")
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate(f"{rows}") == 18

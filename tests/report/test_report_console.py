@@ -52,6 +52,14 @@ def test_points_of_a_curve_do_not_flood_the_table() -> None:
     assert "original" not in text
 
 
+def test_an_attack_that_takes_no_time_says_where_it_is_farthest_from_a_retrained_model(wide: AuditRecord) -> None:
+    text = shown(wide)
+    assert "prune: knowledge of the forget set is farthest from a retrained model's at 60 % pruned: 30.0 %, and there 2.0 %" in text
+    assert "quantize: knowledge of the forget set is farthest from a retrained model's at 3 bits: 70.0 %, and there 3.0 %" in text
+    alone = shown(make(curve({"unlearned": [0.1, 0.7]}, "prune", (0.3, 0.9), "share pruned")))
+    assert "prune: knowledge of the unseen rest is highest at 90 % pruned, with 70.0 %; no reference given" in alone
+
+
 def test_what_is_absent_says_why(full: AuditRecord, lonely: AuditRecord) -> None:
     assert "not measured, needs 1000 samples" in shown(full)
     assert "no reference given" in shown(lonely)

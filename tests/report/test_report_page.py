@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from unlearned.records import NO_REFERENCE, AuditRecord
 from unlearned.report import html, write_report
 from unlearned.report.sections import sections
 
-from .conftest import HOSTILE, curve, make
+from .conftest import HOSTILE, curve, make, three
 
 
 def without_scripts(text: str) -> str:
@@ -65,16 +66,49 @@ def test_nothing_outside_the_page_is_named(full: AuditRecord, hostile: AuditReco
         assert not re.search(r"<script[^>]+src", html.page(record))
 
 
-def test_every_value_is_on_the_page_once_in_full(full: AuditRecord) -> None:
-    parts = sections(full)
+@pytest.mark.parametrize("name", ["full", "lonely", "wide", "hostile"])
+def test_every_value_is_on_the_page_once_in_full(request: pytest.FixtureRequest, name: str) -> None:
+    record: AuditRecord = request.getfixturevalue(name)
+    parts = sections(record)
     shown = [finding for part in parts for finding in (*(f for figure in part.figures for f in figure.findings), *part.unplotted)]
-    assert sorted(map(repr, shown)) == sorted(map(repr, full.findings))
+    assert sorted(map(repr, shown)) == sorted(map(repr, record.findings))
 
 
-def test_an_unknown_audit_is_not_hidden(full: AuditRecord) -> None:
-    other = next(part for part in sections(full) if part.anchor == "other")
-    assert {finding.audit for finding in other.unplotted} == {"neuron-census"}
-    assert "17 units" in html.page(full).split('id="other"')[1]
+def test_an_unknown_audit_is_drawn_and_told(wide: AuditRecord) -> None:
+    other = next(part for part in sections(wide) if part.anchor == "other")
+    assert [figure.title for figure in other.figures] == ["neuron-census: dead units", "brain-scan: echo by split"]
+    assert "17 units" in html.page(wide).split('id="other"')[1]
+
+
+def test_each_audit_stands_under_its_question_and_draws_a_few_plots(wide: AuditRecord) -> None:
+    found = {part.anchor: [figure.title.split(":")[0] for figure in part.figures] for part in sections(wide)}
+    assert found["forgotten"] == ["utility", "output-distance", *["klom"] * 6, "neurips-score", "zrf"]
+    assert found["leaks"] == [*["membership"] * 3, *["u-lira"] * 2, "rmia"]
+    # Curves first; then what was measured at a single budget, or without any.
+    assert found["returns"] == ["relearn", "prune", "quantize", "linear-probe", "relearn-time", "probe-once", "quantize-once"]
+
+
+def test_every_curve_stands_beside_the_references_own_whatever_the_attacker_spends(wide: AuditRecord) -> None:
+    figures = {figure.title.split(":")[0]: figure for figure in next(part for part in sections(wide) if part.anchor == "returns").figures}
+    for name, texts in {"prune": ["0 %", "30 %", "60 %", "90 %"], "quantize": ["3", "4", "8"], "linear-probe": ["10", "30", "100", "1,000"]}.items():
+        spec = figures[name].spec
+        lines = {trace["name"]: trace for trace in spec["data"] if "name" in trace}
+        assert list(lines)[-2:] == ["unlearned", "retrained (reference)"]
+        assert lines["unlearned"]["x"] == lines["retrained (reference)"]["x"] == spec["layout"]["xaxis"]["tickvals"]
+        assert spec["layout"]["xaxis"]["ticktext"] == texts
+    # 30 to 100 is a little more than half of what 100 to 1000 is: log 10/3 against log 10.
+    places = figures["linear-probe"].spec["layout"]["xaxis"]["tickvals"]
+    assert (places[2] - places[1]) / (places[3] - places[2]) == pytest.approx(math.log10(10 / 3), abs=1e-3)
+    assert figures["quantize-once"].title == "quantize-once: knowledge at 4 bits, forget"
+    assert figures["quantize-once"].spec["layout"]["shapes"]
+
+
+def test_a_long_list_of_one_audit_is_folded_and_the_rest_of_it_grouped(wide: AuditRecord) -> None:
+    text = without_scripts(html.page(wide))
+    assert re.findall(r'<tbody class="long" data-shown="5">\n<tr><th class="audit" scope="rowgroup" colspan="6">(.*?)</th>', text) == ["klom"]
+    many = [f for i in range(9) for f in three("lone", f"metric_{i}", "forget", (0.5,))]
+    text = without_scripts(html.page(make(many)))
+    assert "9 findings of lone" in text
 
 
 def test_what_is_missing_is_said(lonely: AuditRecord) -> None:

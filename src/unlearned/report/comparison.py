@@ -12,7 +12,7 @@ from unlearned.report.curves import Curve
 from unlearned.report.drawings import Chart, Dot, DotRow, Dots, Line, Mark, Span, curve_line, ends, interval_of
 from unlearned.report.scales import Scale, of_budgets, of_values
 from unlearned.report.sections import QUESTIONS, question_of
-from unlearned.report.several import Column, Measure, attacked, columns, measures, worst_point
+from unlearned.report.several import Column, Measure, attacked, columns, measures
 
 OPEN = 4
 """Dot plots of one audit that are shown at once; further ones are folded."""
@@ -159,7 +159,7 @@ def returns(runs: dict[int, Curve], names: Sequence[str]) -> Return:
 
     each = []
     for position, curve in runs.items():
-        worst = worst_point(curve)
+        worst = curve.worst
         title = "" if worst is None or worst.gap is None else f"farthest at {words.budget(worst)}: {words.difference(worst.gap, worst.unit)}"
         others = [line(other, faint=True) for other in runs if other != position]
         each.append(Chart(title, (*others, *shared([position]), line(position)), x, y, look=position))

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from unlearned.records import Finding, SubjectName
 from unlearned.report import words
 
+TIME = ("steps", "epochs", "")
+"""Units of budgets that an attacker spends one after the other."""
+
 
 @dataclass
 class Curve:
@@ -31,12 +34,24 @@ class Curve:
         return [finding for points in self.points.values() for finding in points]
 
     @property
+    def worst(self) -> Finding | None:
+        """The unlearned model's point with the largest gap, in either direction; without references the one with the largest value."""
+        points = [point for point in self.points.get("unlearned", []) if point.value is not None]
+        return max(points, key=lambda point: abs(point.gap) if point.gap is not None else point.value or 0.0, default=None)
+
+    @property
     def sentence(self) -> str:
-        """Where the unlearned model's curve starts and ends, and where the reference ends."""
-        points = [(point.budget or 0.0, point.value) for point in self.points.get("unlearned", []) if point.value is not None]
+        """For an attack that takes time, from where to where the unlearned model goes; for others, where it is farthest from the reference."""
         name = f"{self.audit}: {words.readable(self.metric)} {words.place(self.split)}"
-        if not points:
+        worst = self.worst
+        if worst is None or worst.value is None:
             return f"{name} was not measured for the unlearned model"
+        if self.budget_unit not in TIME:
+            value, at = words.number(worst.value, self.unit), words.budget(worst)
+            if worst.gap is None:
+                return f"{name} is highest at {at}, with {value}; {worst.reason}"
+            return f"{name} is farthest from a retrained model's at {at}: {value}, and there {words.number(worst.value - worst.gap, self.unit)}"
+        points = [(point.budget or 0.0, point.value) for point in self.points["unlearned"] if point.value is not None]
         (_, first), (spent, last) = points[0], points[-1]
         start, end = words.number(first, self.unit), words.number(last, self.unit)
         amount = words.amount(spent, self.budget_unit)

@@ -33,7 +33,7 @@ def page(record: AuditRecord) -> str:
         "specs": [figure.spec for part in parts for figure in part.figures],
         "recipe": _recipe(record),
     }
-    return _render("report.html.j2", [plotly.offline.get_plotlyjs(), _asset("plots.js"), _asset("theme.js")], values)
+    return _render("report.html.j2", [plotly.offline.get_plotlyjs(), _asset("plots.js"), _asset("page.js")], values)
 
 
 def comparison(record: CompareRecord) -> str:
@@ -45,7 +45,7 @@ def comparison(record: CompareRecord) -> str:
         "caveats": caveats(record),
         "recipes": [_recipe(run.record) for run in record.runs],
     }
-    return _render("compare.html.j2", [_asset("drawings.js"), _asset("theme.js")], values)
+    return _render("compare.html.j2", [_asset("drawings.js"), _asset("page.js")], values)
 
 
 def _render(template: str, scripts: list[str], values: dict[str, Any]) -> str:

@@ -6,13 +6,14 @@ Ink, grid and background are set by the page's style sheet, so that a plot follo
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unlearned.records import Finding, SubjectName
 from unlearned.report import words
 from unlearned.report.curves import Curve
+from unlearned.report.scales import of_budgets
 
 # Three hues that keep a contrast of 3:1 on white and on the dark page, also for colour-blind eyes; symbols repeat the difference.
 COLOURS: dict[SubjectName, str] = {"original": "#7d8793", "unlearned": "#2f78d6", "reference": "#c8741a"}
@@ -115,6 +116,11 @@ def _axis_title(findings: Sequence[Finding]) -> str:
     return "" if unit == "share" else unit
 
 
+def _name(finding: Finding) -> str:
+    spent = words.budget(finding)
+    return f"{finding.audit}: {words.readable(finding.metric)}" + (f" at {spent}" if spent else "")
+
+
 def by_split(findings: Sequence[Finding]) -> Figure:
     """One metric over the splits: a dot with its interval for every model. Dots need no zero, so small differences stay visible."""
     splits = [literal(split) for split in dict.fromkeys(f.split for f in findings)]
@@ -132,7 +138,7 @@ def by_split(findings: Sequence[Finding]) -> Figure:
         yaxis=_axis(_unit(findings), _axis_title(findings)) | {"range": _range(findings)},
         showlegend=True,
     )
-    title = f"{words.readable(findings[0].metric)} by split"
+    title = f"{_name(findings[0])} by split"
     return Figure(
         title, "One dot for each model, with its interval where one was measured." + _absent(findings), {"data": traces, "layout": layout}, tuple(findings)
     )
@@ -157,26 +163,32 @@ def against_reference(findings: Sequence[Finding]) -> Figure:
     layout = _layout(xaxis=_axis(_unit(findings), _axis_title(findings)), yaxis=rows_axis, showlegend=False, shapes=shapes)
     layout["margin"] |= {"t": 10}
     caption = "The dashed line is the reference, the band its interval." if shapes else "No line to compare with: there is no value of a reference."
-    title = f"{words.readable(findings[0].metric)}, {findings[0].split}"
+    title = _name(findings[0]) + ("" if findings[0].split == "all" else f", {findings[0].split}")
     return Figure(title, caption + _absent(findings), {"data": traces, "layout": layout}, tuple(findings), small=True)
 
 
 def over_budget(curve: Curve) -> Figure:
     """An attack's curve: one line with its band for every model."""
     traces: list[dict[str, Any]] = []
+    scale = of_budgets([f.budget for f in curve.findings if f.budget is not None], curve.budget_unit)
+
+    def places(points: Iterable[Finding]) -> list[float]:
+        return [scale.place(f.budget) for f in points if f.budget is not None]
+
     for subject, points in curve.points.items():
         band = [f for f in points if f.low is not None and f.high is not None]
         if len(band) > 1:
-            outline = {"x": [f.budget for f in band + band[::-1]], "y": [f.high for f in band] + [f.low for f in band[::-1]]}
+            outline = {"x": places(band + band[::-1]), "y": [f.high for f in band] + [f.low for f in band[::-1]]}
             look = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": BANDS[subject], "hoverinfo": "skip", "showlegend": False}
             traces.append({"type": "scatter", "legendgroup": subject, **outline, **look})
     for subject in words.SUBJECTS:
         shown = _shown(curve.points.get(subject, []), subject)
         if shown:
             line = {"color": COLOURS[subject], "width": 2, "dash": DASHES[subject]}
-            place = {"x": [f.budget for f, _ in shown], "y": [value for _, value in shown]}
+            place = {"x": places(f for f, _ in shown), "y": [value for _, value in shown]}
             traces.append(_trace(subject, shown, mode="lines+markers", line=line, legendgroup=subject, **place))
     budget_axis = _axis("", f"budget of the attack ({curve.budget_unit})" if curve.budget_unit else "budget of the attack")
-    layout = _layout(xaxis=budget_axis, yaxis=_axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
+    marks = {"tickmode": "array", "tickvals": [tick.place for tick in scale.ticks], "ticktext": [literal(tick.text) for tick in scale.ticks]}
+    layout = _layout(xaxis=budget_axis | marks, yaxis=_axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
     title = f"{curve.audit}: {words.readable(curve.metric)} {words.place(curve.split)}"
     return Figure(title, f"{curve.sentence}.{_absent(curve.findings)}", {"data": traces, "layout": layout}, tuple(curve.findings))

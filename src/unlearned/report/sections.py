@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from unlearned.records import AuditRecord, Finding
-from unlearned.report import plots
+from unlearned.report import plots, words
 from unlearned.report.curves import curves
 from unlearned.report.plots import Figure
 from unlearned.report.rows import Row, side_by_side
@@ -73,17 +73,20 @@ class Section:
     elsewhere: tuple[Row, ...] = ()
 
 
+MOST = 6
+"""Plots of one audit; what it measured beyond them stands in the table."""
+
+
 def sections(record: AuditRecord) -> list[Section]:
     """All findings of the record, each in exactly one section (as figure or table)."""
     of = {question: [f for f in record.findings if question_of(f.audit, f.kind) is question] for question in QUESTIONS}
-    drawn = [plots.over_budget(curve) for curve in curves(of[RETURNS])]
     elsewhere = side_by_side(f for f in of[FORGOTTEN] if f.audit == "utility" and not f.split.startswith("forget") and f.split != "all")
     return [
-        _section(FORGOTTEN, of[FORGOTTEN], _splits(of[FORGOTTEN])),
+        _section(FORGOTTEN, of[FORGOTTEN], _drawn(of[FORGOTTEN])),
         _section(COST, of[COST], [], elsewhere=tuple(elsewhere)),
-        _section(LEAKS, of[LEAKS], _reference_lines(of[LEAKS])),
-        _section(RETURNS, of[RETURNS], [figure for figure in drawn if figure.spec["data"]]),
-        _section(OTHER, of[OTHER], []),
+        _section(LEAKS, of[LEAKS], _drawn(of[LEAKS], split_by_split=True)),
+        _section(RETURNS, of[RETURNS], _returns(of[RETURNS])),
+        _section(OTHER, of[OTHER], _drawn(of[OTHER])),
     ]
 
 
@@ -93,17 +96,23 @@ def _section(question: Question, findings: Sequence[Finding], figures: Sequence[
     return Section(question.anchor, question.title, question.lead, question.empty, tuple(figures), unplotted, elsewhere)
 
 
-def _groups(findings: Iterable[Finding], key: Callable[[Finding], tuple[str, ...]]) -> list[list[Finding]]:
+def _drawn(findings: Sequence[Finding], *, split_by_split: bool = False) -> list[Figure]:
+    """A plot for each metric of which two models have a value: over the splits, or each split against the line of the reference."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault(key(finding), []).append(finding)
-    return [group for group in groups.values() if any(f.value is not None for f in group)]
+    for f in findings:
+        groups.setdefault((f.audit, f.metric, f.unit, words.budget(f), f.split if split_by_split else ""), []).append(f)
+    figures: dict[str, list[Figure]] = {}
+    for (audit, *_), group in groups.items():
+        valued = [f for f in group if f.value is not None]
+        if len({f.subject for f in valued}) > 1:
+            draw = plots.by_split if len({f.split for f in valued}) > 1 else plots.against_reference
+            figures.setdefault(audit, []).append(draw(group))
+    return [replace(figure, small=len(several) > 2 or figure.small) for several in figures.values() for figure in several[:MOST]]
 
 
-def _splits(findings: Sequence[Finding]) -> list[Figure]:
-    groups = _groups(findings, lambda f: (f.audit, f.metric, f.unit))
-    return [plots.by_split(group) for group in groups if len({f.split for f in group}) > 1]
-
-
-def _reference_lines(findings: Sequence[Finding]) -> list[Figure]:
-    return [plots.against_reference(group) for group in _groups(findings, lambda f: (f.audit, f.metric, f.split, f.unit))]
+def _returns(findings: Sequence[Finding]) -> list[Figure]:
+    """The curves of attacks, then what was measured once: at a single budget, or without any."""
+    several = [curve for curve in curves(findings) if len({f.budget for f in curve.findings}) > 1]
+    curved = {id(f) for curve in several for f in curve.findings}
+    figures = [plots.over_budget(curve) for curve in several]
+    return [*(figure for figure in figures if figure.spec["data"]), *_drawn([f for f in findings if id(f) not in curved])]

@@ -109,7 +109,7 @@ def columns(record: CompareRecord) -> list[Column]:
     worst: dict[str, Measure] = {}
     for runs in attacked(record).values():
         curve = next(iter(runs.values()))
-        points = {position: point for position, curve in runs.items() if (point := worst_point(curve)) is not None}
+        points = {position: point for position, curve in runs.items() if (point := curve.worst) is not None}
         if points:
             worst.setdefault(curve.audit, Measure(curve.audit, curve.metric, curve.split, curve.unit, cells={"unlearned": points}))
     for m in every:
@@ -125,12 +125,6 @@ def columns(record: CompareRecord) -> list[Column]:
 def _first(every: Iterable[Measure], audit: str, splits: tuple[str, ...]) -> list[Measure]:
     chosen = {m.split: m for m in reversed(list(every)) if m.audit == audit and m.split in splits}
     return [chosen[split] for split in splits if split in chosen]
-
-
-def worst_point(curve: Curve) -> Finding | None:
-    """The unlearned model's point with the largest gap; without references the one with the largest value."""
-    points = [point for point in curve.points.get("unlearned", []) if point.value is not None]
-    return max(points, key=lambda point: abs(point.gap) if point.gap is not None else point.value or 0.0, default=None)
 
 
 def caveats(record: CompareRecord) -> list[str]:
