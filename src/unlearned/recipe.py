@@ -148,9 +148,12 @@ def model_source(text: str) -> dict[str, str]:
 
 
 def data_source(text: str) -> dict[str, str]:
-    """`SOURCE`, or `SOURCE@SPLIT` for a data set of several splits."""
-    source, at, split = text.rpartition("@")
-    return {"source": source, "split": split} if at and not Path(text).exists() else {"source": text}
+    """`SOURCE`, or `SOURCE@SPLIT` for a data set of several splits, `SOURCE@CONFIG:SPLIT` where it has several configurations, too."""
+    source, at, named = text.rpartition("@")
+    if not at or Path(text).exists():
+        return {"source": text}
+    config, colon, split = named.rpartition(":")
+    return {"source": source, "split": split} | ({"config": config} if colon else {})
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unlearned.tasks._task import Bundle
 
 _MODEL = "A directory or hub id for from_pretrained, module:function, or module:function@WEIGHTS."
-_DATA = "A folder of images, a .npz, .parquet, .jsonl or .csv file, a saved or hub data set (SOURCE@SPLIT), or module:function."
+_DATA = "A folder of images, a .npz, .parquet, .json(l) or .csv file, a saved or hub data set (SOURCE@SPLIT, SOURCE@CONFIG:SPLIT), or module:function."
 
 Before = Annotated[str, typer.Option("--before", help=f"The original model. {_MODEL}", show_default=False)]
 After = Annotated[str, typer.Option("--after", help=f"The unlearned model. {_MODEL}", show_default=False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ _FORMATS = frozenset({".parquet", ".jsonl", ".json", ".csv"})
 class _Source(Protocol):
     @property
     def source(self) -> str: ...
+
+    @property
+    def config(self) -> str | None: ...
 
     @property
     def split(self) -> str | None: ...
@@ -71,16 +75,26 @@ def _file(path: Path, suffix: str) -> dict[str, Any]:
     import pyarrow.json
     import pyarrow.parquet
 
+    if suffix == ".json":
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("["):
+            return _records(json.loads(text))
     readers = {".parquet": pyarrow.parquet.read_table, ".csv": pyarrow.csv.read_csv}
     table = readers.get(suffix, pyarrow.json.read_json)(path)
     return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _records(rows: list[Any]) -> dict[str, Any]:
+    """Columns of a JSON list of objects; what an object lacks is None."""
+    names = dict.fromkeys(name for row in rows for name in dict(row))
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _dataset(source: _Source, local: bool, field: str) -> dict[str, Any]:
     import datasets
 
     datasets.disable_progress_bars()
-    found = datasets.load_from_disk(source.source) if local else datasets.load_dataset(source.source, split=source.split)
+    found = datasets.load_from_disk(source.source) if local else datasets.load_dataset(source.source, source.config, split=source.split)
     if isinstance(found, Mapping):
         splits = list(found)
         if source.split not in splits:

@@ -43,6 +43,7 @@ class DataSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(description="A folder of images, a .npz, .parquet, .jsonl or .csv file, a saved or hub data set, or `module:function`.")
+    config: str | None = Field(None, description="Configuration of a data set of the hub that has several.")
     split: str | None = Field(None, description="Split of a data set that has several.")
     columns: Mapping[str, str] = Field(default_factory=dict, description="Names of this data's columns for those that the task expects, as {expected: given}.")
 

@@ -22,7 +22,8 @@ from unlearned.data.tables import columns_of, read_table, rename
 from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
 from unlearned.tasks._generation import greedy, true_answers
-from unlearned.tasks._models import call_function, from_pretrained, is_function, pretrained_directory, restore
+from unlearned.tasks._language_models import load_language_model
+from unlearned.tasks._models import call_function, is_function, restore
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured
 from unlearned.tasks._texts import IGNORED, Template, tokenise
 from unlearned.tasks.image_classification import fresh_module
@@ -51,15 +52,7 @@ class TextGeneration(Task):
         return other
 
     def load(self, source: ModelSource, field: str) -> Bundle:
-        pretrained_directory(source, field)
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        model = from_pretrained(AutoModelForCausalLM.from_pretrained, source, field)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source.source, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise InputError(Fault(field, f"{source.source!r} has no tokenizer that can be read.", "Save the tokenizer into the same directory.")) from error
-        return Bundle(model, {"tokenizer": tokenizer}, source)
+        return load_language_model(source, field)
 
     def save(self, bundle: Bundle, directory: Path) -> None:
         bundle.model.save_pretrained(directory)  # type: ignore[operator]
@@ -166,6 +159,23 @@ class TextGeneration(Task):
             raise RuntimeError("a text task reads answers once it is bound to a model's tokenizer: task.bound(bundle), or problem.task")
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
+    def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
+        """Texts longer than the model's context, tokens that it does not have."""
+        rows = [samples[i]["input_ids"] for i in range(len(samples))]
+        config = getattr(bundle.model, "config", None)
+        context, words = getattr(config, "max_position_embeddings", None), getattr(config, "vocab_size", None)
+        long = sum(context is not None and len(row) > context for row in rows)
+        unknown = max((int(row.max()) for row in rows), default=0)
+        faults = []
+        if long:
+            longest = max(len(row) for row in rows)
+            what = f"{long} texts are longer than the model's context of {context} tokens; the longest has {longest}."
+            faults.append(Fault(field, what, "Shorten or divide them."))
+        if words is not None and unknown >= words:
+            what = f"the tokenizer gives token {unknown}, but the model has {words} tokens."
+            faults.append(Fault("model", what, "Use the tokenizer that belongs to the model."))
+        return faults
+
     def token_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits at each position that has a next token, (B, T − 1, V); those of the answer are where `answer_mask` is true."""
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
@@ -196,7 +206,7 @@ def _columns(source: DataSource | Data, field: str) -> Samples | dict[str, Any]:
         data = call_function(source.source, field) if is_function(source.source) else read_table(source, field)
     if isinstance(data, Samples):
         return data
-    usual = {"prompt": ("question",), "answer": ("response", "completion"), "id": ("ids",)}
+    usual = {"prompt": ("question", "instruction"), "answer": ("response", "completion"), "id": ("ids",)}
     return rename(columns_of(data, ("prompt", "answer"), field), given, usual, field)
 
 
