@@ -102,7 +102,7 @@ METHODS = [
     Row("ridge", "plain", _ADAM | {"paced_by": "retain"}, "paced"),
     Row("noisy-gd", "plain", _ADAM | {"paced_by": "retain"}, "paced"),
     Row("l1-sparse", "plain", _ADAM | {"batch_size": 2, "paced_by": "forget", "no_l1_epochs": 1}, "paced"),
-    Row("npo", "gpt2", _ADAM | {"batch_size": 2, "retain_weight": 1.0, "lora": {"rank": 2}}, "retain-lora", chosen="c_proj.weight"),
+    Row("npo", "gpt2", _ADAM | {"batch_size": 2, "alpha": 1.0, "retain_loss": "kl", "lora": {"rank": 2}}, "retain-lora", chosen="c_proj.weight"),
 ]
 
 AUDITS = [

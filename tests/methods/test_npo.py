@@ -12,6 +12,7 @@ from tests.models import bits, layer_of, linear_network, made, problem_of, same_
 from unlearned.api import forget
 from unlearned.engine.batches import batch_positions, cycled
 from unlearned.engine.engine import Engine
+from unlearned.errors import InputError
 from unlearned.methods.npo import NPO, npo_loss
 from unlearned.tasks._texts import IGNORED
 
@@ -50,8 +51,8 @@ def test_gradient_fades_as_a_sample_becomes_unlikely_and_not_when_beta_is_small(
         assert (6 * gradient).tolist() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("retain_weight", [0.0, 0.6])
-def test_whole_run_by_hand(retain_weight: float) -> None:
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_whole_run_by_hand(alpha: float) -> None:
     problem = problem_of("linear", forget=7, retain=10, model=made(linear_network))
     layer = layer_of(problem.original.model, 1)
     original = LinearClassifier(layer.weight.detach(), layer.bias.detach())
@@ -69,9 +70,9 @@ def test_whole_run_by_hand(retain_weight: float) -> None:
             error[rows, y] += 2 * ratio / (1 + ratio)
             retain = next(stream)
             keep = model.cross_entropy_gradient(x_r[retain], y_r[retain])
-            model.step((error.T @ x / len(x) + retain_weight * keep[0], error.sum(dim=0) / len(x) + retain_weight * keep[1]), lr)
+            model.step((error.T @ x / len(x) + alpha * keep[0], error.sum(dim=0) / len(x) + alpha * keep[1]), lr)
     settings: dict[str, Any] = {"optimizer": "sgd", "lr": lr, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 4, "epochs": 3}
-    result = layer_of(forget(problem, "npo", seed=seed, beta=beta, retain_weight=retain_weight, **settings).model, 1)
+    result = layer_of(forget(problem, "npo", seed=seed, beta=beta, alpha=alpha, **settings).model, 1)
     torch.testing.assert_close(result.weight.double(), model.weight, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(result.bias.double(), model.bias, rtol=1e-5, atol=1e-6)
 
@@ -127,3 +128,8 @@ def test_without_weight_the_retain_set_is_not_used() -> None:
         problem = problem_of("plain", retain=retain)
         results.append(bits(forget(problem, "npo", lr=0.01, epochs=2).model))
     assert same_bits(*results)
+
+
+def test_a_divergence_of_tokens_is_refused_where_there_are_none() -> None:
+    with pytest.raises(InputError, match="kl is a divergence between tokens"):
+        forget(problem_of("plain"), "npo", alpha=1.0, retain_loss="kl")

@@ -1,4 +1,4 @@
-"""What objectives for language models share: a forget term and a retain term in each step."""
+"""What many objectives share, most of them for language models: a forget term and a retain term in each step."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class ForgetRetain(ObjectiveMethod):
 
     def retain_term(self, problem: Problem, engine: Engine) -> Measure:
         """A function of model and retain batch: a scalar to be minimised."""
-        task = text_task(engine)
         if self.retain_loss == "nll":
-            return lambda model, batch: task.losses(model, batch).mean()
+            return lambda model, batch: engine.task.losses(model, batch).mean()
+        task = text_task(engine)
         teacher = self.original_outputs(problem, engine, task.token_logits)
         return lambda model, batch: token_divergence(task.token_logits(model, batch), teacher(model, batch), answer_mask(batch))
 

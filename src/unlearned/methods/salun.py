@@ -61,7 +61,7 @@ class SalUn(RandomLabel):
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         model = copy.deepcopy(problem.original.model)
-        with only(model, self.parameters):
+        with only(model, self.trained(problem)):
             shuffled = problem.forget.shuffled(derive_seed(engine.seed, self.name))
             masks = saliency_mask(summed_gradients(engine, model, shuffled, self.batch_size), self.share)
         original = dict(problem.original.model.named_parameters())

@@ -118,7 +118,7 @@ class TextGeneration(Task):
 
     def log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
         """Σ log p(answer token), where `losses` takes the mean."""
-        return self.outputs(model, batch).sum(dim=1)
+        return -self.answer_nll(model, batch)[0]
 
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
         """ROUGE-1 recall of the greedy answer, or exp(mean log p(answer token))."""
