@@ -85,6 +85,9 @@ METHODS = [
     *_on(ALL, "ridge", _SHORT | {"batch_size": 2}),
     *_on(ALL, "noisy-gd", _SHORT | {"batch_size": 2}),
     *_on((*IMAGES, *TEXTS), "npo", _SHORT | {"batch_size": 2}),
+    *_on(IMAGES, "bad-teacher", _SHORT | {"batch_size": 4}),
+    *_on(IMAGES, "boundary-shrink", _SHORT | {"batch_size": 2}),
+    *_on(IMAGES, "svd", {"batch_size": 2, "forget_samples": 3, "retain_samples": 12}, partial=True),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("fine-tune", "plain", _SHORT | {"batch_size": 2, "paced_by": "forget"}, "paced"),
@@ -101,6 +104,8 @@ METHODS = [
     Row("salun", "plain", _ADAM | {"order": "union"}, "union"),
     Row("ridge", "plain", _ADAM | {"paced_by": "retain"}, "paced"),
     Row("noisy-gd", "plain", _ADAM | {"paced_by": "retain"}, "paced"),
+    Row("svd", "plain", {"batch_size": 4}, "all", random=False, partial=True),
+    Row("bad-teacher", "vit", _ADAM | {"batch_size": 4, "lora": {}, "lr": 0.1, "temperature": 2.0}, "lora", chosen="classifier.weight"),
     Row("l1-sparse", "plain", _ADAM | {"batch_size": 2, "paced_by": "forget", "no_l1_epochs": 1}, "paced"),
     Row("npo", "gpt2", _ADAM | {"batch_size": 2, "alpha": 1.0, "retain_loss": "kl", "lora": {"rank": 2}}, "retain-lora", chosen="c_proj.weight"),
 ]
