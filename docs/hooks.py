@@ -96,7 +96,7 @@ def recipe_fields() -> Iterator[str]:
 
 
 _PARTS = {
-    "audits": "Names, or names with settings. By default all that are defined for the task.",
+    "audits": "Names, or names with settings. By default these, as far as they are defined for the task.",
     "attacks": "Names, or names with settings.",
 }
 

@@ -73,7 +73,7 @@ def demo_recipe() -> dict[str, Any]:
         },
         "training": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01, "batch_size": 64, "epochs": 30, "schedule": "cosine"},
         "references": {"count": 3},
-        "audits": ["utility", "membership", "output-distance", "cost"],
+        "audits": ["utility", "membership", "svc-mia", "output-distance", "cost"],
         "attacks": ["relearn"],
         # There are 48 test images of the digit: they cannot place an AUC more closely than within about 0.1.
         "verdict": {"membership_gap": 0.15},

@@ -83,7 +83,7 @@ class RecipeFile(Settings):
     training: Training | None = Field(None, description="How the original was trained; references are trained alike.")
     references: ReferencesSpec = ReferencesSpec()
     shadows: ShadowsSpec = ShadowsSpec()
-    audits: tuple[dict[str, Any], ...] = tuple({"name": name} for name in ("utility", "membership", "output-distance", "cost"))
+    audits: tuple[dict[str, Any], ...] = tuple({"name": name} for name in ("utility", "membership", "svc-mia", "output-distance", "cost"))
     attacks: tuple[dict[str, Any], ...] = ({"name": "relearn"},)
     verdict: Limits = Limits()
     compute: Compute = Compute()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from unlearned.audits._membership import auc, svc_nonmember_share, tpr_at_fpr
+from unlearned.audits._membership import auc, balanced_accuracy, equal_error_accuracy, svc_nonmember_share, tpr_at_fpr
 
 
 def scores(seed: int, n: int, m: int, levels: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +51,27 @@ def test_tpr_at_a_rate_that_floating_point_makes_a_little_too_small() -> None:
     members, others = np.array([70.5]), np.arange(100.0)
     assert tpr_at_fpr(members, others, 0.29) == 1.0
     assert tpr_at_fpr(members, others, 0.28) == 0.0
+
+
+def test_balanced_accuracy_by_hand() -> None:
+    """Members right 2 of 3 and one toss-up; others right 1 of 2 and one wrong: ½ (2.5/3) + ½ (1/2)."""
+    assert balanced_accuracy(np.array([1.0, 0.0, 5.0]), np.array([-1.0, 2.0])) == pytest.approx(0.5 * 2.5 / 3 + 0.25)
+    assert balanced_accuracy(np.zeros(3), np.zeros(4)) == 0.5
+
+
+@pytest.mark.parametrize(("seed", "n", "m", "levels"), CASES)
+def test_equal_error_against_all_thresholds(seed: int, n: int, m: int, levels: int | None) -> None:
+    members, others = scores(seed, n, m, levels)
+    rates = [(float((members >= t).mean()), float((others >= t).mean())) for t in sorted({*members, *others, np.inf})]
+    nearest = min(abs(true + false - 1) for true, false in rates)
+    allowed = [0.5 * (1 + true - false) for true, false in rates if abs(true + false - 1) == pytest.approx(nearest, abs=1e-12)]
+    assert any(equal_error_accuracy(members, others) == pytest.approx(value) for value in allowed)
+
+
+def test_equal_error_by_hand() -> None:
+    """At the threshold 2, two of three members and one of three others pass: rates add up to 1, balanced accuracy ⅔."""
+    assert equal_error_accuracy(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.5, 2.5])) == pytest.approx(2 / 3)
+    assert equal_error_accuracy(np.ones(3), np.ones(5)) == 0.5
 
 
 def test_svc_tells_separate_confidences_apart() -> None:

@@ -36,6 +36,8 @@ class Row(NamedTuple):
     """Which samples are to be forgotten, as a filter; None: the first few."""
     subjects: tuple[str, ...] = ("original", "unlearned", "reference")
     """Audits and attacks: which rows its findings have."""
+    fewest: int = 1
+    """Audits and attacks: how many references, and how many shadow models where it uses them, it takes to measure all of it."""
 
     @property
     def task(self) -> str:
@@ -113,6 +115,10 @@ METHODS = [
 AUDITS = [
     *_on(ALL, "utility", {}),
     *_on(ALL, "membership", {}),
+    *_on(ALL, "svc-mia", {}),
+    Row("svc-mia", "plain", {}, "classes", where=_CLASSES),
+    *_on(ALL, "u-lira", {}, fewest=6),
+    Row("u-lira", "plain", {"own_variance_from": 3}, "own-variance", fewest=6),
     *_on(IMAGES, "output-distance", {}),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
 ]

@@ -33,17 +33,28 @@ def part_of(row: Row) -> Audit | Attack:
     return part
 
 
-def subject_of(kind: str, references: int = 2, *, where: str | None = None, itself: bool = False, seed: int = 0) -> Subject:
-    """Original, unlearned and references with unrelated weights; `itself`: the reference's weights in the place of the unlearned model too."""
+def subject_of(
+    kind: str, references: int = 2, *, shadows: int = 2, where: str | None = None, itself: bool = False, seed: int = 0, cost: Cost | None = COST
+) -> Subject:
+    """Original, unlearned, references and shadow models with unrelated weights; `itself`: one reference's weights in the place of all but the original."""
     problem = problem_of(kind, where=where)
-    bank = [Kept(bundle_of(kind, seed=300 + i), COST, i) for i in range(references)]
+
+    def kept(first: int, count: int) -> list[Kept]:
+        return [Kept(bundle_of(kind, seed=300 if itself else first + i), cost, i) for i in range(count)]
+
     unlearned = bundle_of(kind, seed=300 if itself else 200)
-    return Subject(problem, unlearned, bank, Engine(problem.task, seed=seed), COST)
+    return Subject(problem, unlearned, kept(300, references), Engine(problem.task, seed=seed), cost, kept(400, shadows))
+
+
+def subject_for(row: Row, **more: Any) -> Subject:
+    """One with enough models to measure everything."""
+    models = max(2, row.fewest)
+    return subject_of(row.kind, **{"references": models, "shadows": models, "where": row.where, **more})
 
 
 @functools.cache
 def found(title: str) -> tuple[Finding, ...]:
-    return tuple(part_of(ROWS[title]).measure(subject_of(ROWS[title].kind, where=ROWS[title].where)))
+    return tuple(part_of(ROWS[title]).measure(subject_for(ROWS[title])))
 
 
 @every_part
@@ -82,8 +93,8 @@ def test_gap_is_the_distance_to_the_reference_row(row: Row) -> None:
 @every_part
 def test_measured_again_it_is_equal_and_nothing_was_changed(row: Row) -> None:
     """Other global generators, and models in a mode that nobody would restore by accident."""
-    subject = subject_of(row.kind, where=row.where)
-    models = [model for _, model in subject.models()]
+    subject = subject_for(row)
+    models = [model for _, model in subject.models()] + [shadow.bundle.model for shadow in subject.shadows]
     for model in models:
         model.train()
         list(model.modules())[-1].eval()
@@ -102,9 +113,8 @@ def test_measured_again_it_is_equal_and_nothing_was_changed(row: Row) -> None:
 
 @every_part
 def test_reference_compared_with_itself_has_no_gap(row: Row) -> None:
-    findings = [
-        f for f in part_of(row).measure(subject_of(row.kind, where=row.where, references=1, itself=True)) if f.subject == "unlearned" and f.value is not None
-    ]
+    subject = subject_for(row, references=row.fewest, shadows=row.fewest, itself=True)
+    findings = [f for f in part_of(row).measure(subject) if f.subject == "unlearned" and f.value is not None]
     assert findings
     ideal = {"tug_of_war": 1.0, "average_gap": 0.0, "total_variation": 0.0, "jensen_shannon": 0.0}
     for finding in findings:
@@ -116,13 +126,23 @@ def test_reference_compared_with_itself_has_no_gap(row: Row) -> None:
 
 @every_part
 def test_without_references_it_says_so(row: Row) -> None:
-    findings = part_of(row).measure(subject_of(row.kind, where=row.where, references=0))
+    findings = part_of(row).measure(subject_for(row, references=0))
     assert findings
     for finding in findings:
         assert finding.subject != "reference"
         assert finding.gap is None
         needs = finding.reason or ""
-        assert needs in {"no reference given", "no reference whose cost is known"} or needs.startswith("a rate of")
+        assert needs in {"no reference given", "no reference whose cost is known"} or needs.startswith(("a rate of", "no class")) or "references" in needs
+
+
+@every_part
+def test_without_shadow_models_it_says_what_needs_them(row: Row) -> None:
+    findings = part_of(row).measure(subject_for(row, shadows=0))
+    assert findings
+    whole = {(f.metric, f.split, f.subject, f.budget): f for f in found(row.title)}
+    for finding in findings:
+        before = whole.get((finding.metric, finding.split, finding.subject, finding.budget))
+        assert finding == before or (finding.value is None and "shadow models" in (finding.reason or ""))
 
 
 SMALL = {title: row for title, row in ROWS.items() if row.kind == "plain" and row.name != "cost"}
@@ -131,14 +151,12 @@ on_the_plain_network = pytest.mark.parametrize("row", SMALL.values(), ids=list(S
 
 @on_the_plain_network
 def test_a_cost_that_is_not_known_does_not_matter_to_what_is_measured(row: Row) -> None:
-    subject = subject_of(row.kind, where=row.where)
-    bank = [Kept(reference.bundle, None, None) for reference in subject.references]
-    assert tuple(part_of(row).measure(Subject(subject.problem, subject.unlearned, bank, subject.engine))) == found(row.title)
+    assert tuple(part_of(row).measure(subject_for(row, cost=None))) == found(row.title)
 
 
 @on_the_plain_network
 def test_no_gradient_is_left_on_the_values(row: Row) -> None:
-    subject = subject_of(row.kind, where=row.where)
+    subject = subject_for(row)
     part_of(row).measure(subject)
-    values = subject.values(subject.engine.task.losses, "forget")
-    assert all(not tensor.requires_grad and tensor.dtype == torch.float64 for several in values.values() for tensor in several)
+    values = [*subject.values(subject.engine.task.losses, "forget").values(), subject.shadow_values(subject.engine.task.losses, "forget")]
+    assert all(not tensor.requires_grad and tensor.dtype == torch.float64 for several in values for tensor in several)

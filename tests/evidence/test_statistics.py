@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearned.evidence.comparison import Measured, absent, compare
-from unlearned.evidence.statistics import Interval, bootstrap, t_interval, wilson
+from unlearned.evidence.comparison import Measured, absent, against_null, compare
+from unlearned.evidence.statistics import Interval, bootstrap, held_out_interval, t_interval, wilson
 from unlearned.evidence.verdict import Limits, judge
 from unlearned.records import NO_REFERENCE, Finding
 
@@ -60,6 +60,29 @@ def test_bootstrap_resamples_each_sample_by_itself_and_is_a_function_of_its_seed
     assert first == again != other
     assert first is not None
     assert first.low < 5 < first.high
+
+
+def test_interval_of_values_that_share_what_they_were_fitted_on() -> None:
+    """Mean ½, s = 0.1, k = 3, m = 2: 4.302653 · 0.1 · √(1/3 + 1/2) = 0.392776; and about 0.9 the upper end is cut off at the largest possible value."""
+    found, cut = (held_out_interval([mean - 0.1, mean, mean + 0.1], 2, "pairs", 0, 1) for mean in (0.5, 0.9))
+    assert found is not None
+    assert cut is not None
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.392776, 0.5 + 0.392776), abs=1e-6)
+    assert (cut.low, cut.high) == pytest.approx((0.9 - 0.392776, 1), abs=1e-6)
+    assert found.how == "corrected t 95 % over 3 pairs"
+    assert held_out_interval([0.4], 2, "pairs", 0, 1) is None
+
+
+@pytest.mark.parametrize("null", [Measured(0.5, Interval(0.4, 0.6, "by hand"), 10), "there are too few references"])
+def test_comparison_with_a_null(null: Measured | str) -> None:
+    findings = against_null("a", "m", "s", {"unlearned": Measured(0.9, None, 7)}, null, unit="share", models=6)
+    assert findings[0].value == 0.9
+    if isinstance(null, str):
+        assert len(findings) == 1
+        assert (findings[0].gap, findings[0].reason) == (None, null)
+    else:
+        assert findings[0].gap == pytest.approx(0.4)
+        assert (findings[1].value, findings[1].low, findings[1].high, findings[1].n) == (0.5, 0.4, 0.6, 6)
 
 
 def three(values: list[float]) -> list[Measured]:

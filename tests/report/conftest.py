@@ -114,7 +114,7 @@ def findings(strength: float = 0.0) -> list[Finding]:
         *three("output-distance", "total_variation", "test", (0.05, 0.06, 0.04), half=0.01),
         *three("membership", "auc", "forget", (0.71, 0.43 + 0.2 * strength, 0.5), unit="", half=0.03),
         *three("membership", "tpr_at_1pct_fpr", "forget", (0.06, 0.004, 0.011), half=0.004),
-        *three("membership", "svc_nonmember_share", "forget", (0.12, 0.63, 0.52), half=0.04),
+        *three("svc-mia", "nonmember_share", "forget", (0.12, 0.63, 0.52), half=0.04),
         Finding(
             audit="membership", metric="tpr_at_0.1pct_fpr", split="forget", subject="unlearned", value=None, n=200, unit="share", reason="needs 1000 samples"
         ),

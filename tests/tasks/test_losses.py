@@ -33,6 +33,33 @@ def test_cross_entropy_by_hand(kind: str) -> None:
         assert float(utility[i]) == float(logits[i][label] == max(logits[i]))
 
 
+@pytest.mark.parametrize("kind", ["plain", "gpt2", "unet"])
+def test_log_odds_are_those_of_the_probability(kind: str) -> None:
+    problem = problem_of(kind)
+    batch = batch_of(problem)
+    with torch.no_grad():
+        p = torch.exp(-problem.task.losses(problem.original.model, batch).double())
+        found = problem.task.log_odds(problem.original.model, batch).double()
+    torch.testing.assert_close(found, torch.log(p / (1 - p)), rtol=1e-5, atol=1e-5)
+
+
+def test_log_odds_keep_their_digits_where_the_model_is_sure() -> None:
+    """Logits (40, 0, 0): p = 1 to the last bit, but log p/(1 − p) = 40 − log 2. And (0, 40, 800): log p/(1 − p) = −800 − log(1 + e^−760)."""
+    logits = torch.tensor([[40.0, 0.0, 0.0], [0.0, 40.0, 800.0]])
+    given = {"pixel_values": logits, "labels": torch.tensor([0, 0])}
+    with torch.no_grad():
+        found = ImageClassification().log_odds(torch.nn.Identity(), given)
+    assert found.tolist() == pytest.approx([40 - math.log(2), -800.0], rel=1e-14)
+
+
+def test_log_odds_of_a_loss_of_zero_are_those_of_the_smallest_that_can_be_told() -> None:
+    class Perfect(TextGeneration):
+        def losses(self, model, batch):  # noqa: ARG002
+            return torch.zeros(2, dtype=torch.float64)
+
+    assert Perfect().log_odds(torch.nn.Identity(), {}).tolist() == pytest.approx([-math.log(torch.finfo(torch.float64).eps)] * 2)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_text_loss_by_a_loop_over_the_tokens_of_the_answer(kind: str) -> None:
     problem = problem_of(kind)

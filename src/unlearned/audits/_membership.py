@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 from sklearn.svm import SVC
 
 from unlearned.evidence.statistics import Array
@@ -16,9 +15,9 @@ def auc(members: Array, others: Array) -> float:
         members: scores of members, (n,), n ≥ 1; higher means more likely a member.
         others: scores of non-members, (m,), m ≥ 1.
     """
-    ranks = rankdata(np.concatenate([members, others]))
-    n, m = len(members), len(others)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, members, side) for side in ("left", "right"))
+    return float((below.sum() + not_above.sum()) / (2 * len(members) * len(others)))
 
 
 def tpr_at_fpr(members: Array, others: Array, fpr: float) -> float:
@@ -35,20 +34,42 @@ def tpr_at_fpr(members: Array, others: Array, fpr: float) -> float:
     return float((members > barrier).mean())
 
 
-def svc_nonmember_share(retain: Array, test: Array, forget: Array, seed: int) -> float:
-    """Share of the forget set that an RBF-SVC calls non-members, as in Fan et al. 2024 (SalUn), arXiv 2310.12508.
-
-    The SVC (C = 3, gamma `auto`) is fitted on true-class confidence: members are as many retain samples as there are test samples, chosen by the
-    seed, non-members the test set.
+def balanced_accuracy(members: Array, others: Array) -> float:
+    """½ P(member > 0) + ½ P(other < 0); a score of 0 is a toss-up and counts half.
 
     Args:
-        retain: confidences, (n,).
-        test: confidences, (m,).
-        forget: confidences, (k,), k ≥ 1.
+        members: scores of members, (n,), n ≥ 1.
+        others: scores of non-members, (m,), m ≥ 1.
+    """
+    return float(0.5 + 0.25 * (np.sign(members).mean() - np.sign(others).mean()))
+
+
+def equal_error_accuracy(members: Array, others: Array) -> float:
+    """Balanced accuracy of the threshold (score ≥ threshold) at which false- and true-positive rate add up most nearly to 1: both errors are equal there.
+
+    Args:
+        members: scores of members, (n,), n ≥ 1.
+        others: scores of non-members, (m,), m ≥ 1.
+    """
+    thresholds = np.append(np.unique(np.concatenate([members, others])), np.inf)
+    true, false = (1 - np.searchsorted(np.sort(scores), thresholds) / len(scores) for scores in (members, others))
+    nearest = np.abs(true + false - 1).argmin()
+    return float(0.5 * (1 + true[nearest] - false[nearest]))
+
+
+def svc_nonmember_share(members: Array, others: Array, scored: Array, seed: int) -> float:
+    """Share of the scored samples that an RBF-SVC (C = 3, gamma `auto`) on true-class confidence calls non-members.
+
+    It is fitted on equally many members and non-members, chosen by the seed: as many as the smaller set has.
+
+    Args:
+        members: confidences, (n,), n ≥ 1.
+        others: confidences of non-members, (m,), m ≥ 1.
+        scored: confidences, (k,), k ≥ 1.
         seed: of the choice.
     """
-    k = min(len(retain), len(test))
+    k = min(len(members), len(others))
     random = np.random.default_rng(seed)
-    chosen = np.concatenate([random.permutation(retain)[:k], random.permutation(test)[:k]])[:, None]
+    chosen = np.concatenate([random.permutation(members)[:k], random.permutation(others)[:k]])[:, None]
     member = np.repeat([1, 0], k)
-    return float(1 - SVC(C=3, kernel="rbf", gamma="auto", random_state=seed).fit(chosen, member).predict(forget[:, None]).mean())
+    return float(1 - SVC(C=3, kernel="rbf", gamma="auto", random_state=seed).fit(chosen, member).predict(scored[:, None]).mean())

@@ -2,9 +2,8 @@
 
 The attack scores a sample by the negative of its loss and separates the forget set from the test set. The same attack on the references, which never saw
 the forget set, gives the number to match: a lower one is as telling as a higher one. Findings on split `forget`: `auc` (Mann-Whitney, ties
-half), `tpr_at_1pct_fpr`, `tpr_at_0.1pct_fpr` (Carlini et al. 2022, arXiv 2112.03570), `svc_nonmember_share` (Fan et al. 2024, SalUn, arXiv
-2310.12508). On split `forget-same-class` the test samples are those of the classes in the forget set: when whole classes are forgotten, the others
-are no fair comparison.
+half), `tpr_at_1pct_fpr`, `tpr_at_0.1pct_fpr` (Carlini et al. 2022, arXiv 2112.03570). On split `forget-same-class` the test samples are those of the
+classes in the forget set: when whole classes are forgotten, the others are no fair comparison.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
-from unlearned.audits._membership import auc, svc_nonmember_share, tpr_at_fpr
+from unlearned.audits._classes import of_classes
+from unlearned.audits._membership import auc, tpr_at_fpr
 from unlearned.engine.randomness import derive_seed
 from unlearned.evidence.comparison import Measured, absent, compare
-from unlearned.evidence.statistics import Array, bootstrap, wilson
+from unlearned.evidence.statistics import Array, bootstrap
 from unlearned.evidence.subject import Subject
 from unlearned.records import Finding, SubjectName
 
@@ -35,7 +35,7 @@ class Membership(Audit):
 
     def measure(self, subject: Subject) -> list[Finding]:
         seed = derive_seed(subject.engine.seed, self.name)
-        losses = {split: subject.values(subject.engine.task.losses, split) for split in ("forget", "retain", "test")}
+        losses = {split: subject.values(subject.engine.task.losses, split) for split in ("forget", "test")}
         everyone = [(who, i) for who in losses["test"] for i in range(len(losses["test"][who]))]
         scores = {(split, who, i): -losses[split][who][i].numpy() for split in losses for who, i in everyone}
 
@@ -51,15 +51,6 @@ class Membership(Audit):
                 return Measured(auc(members, others), bootstrap(auc, members, others, seed=seed), len(members) + len(others))
 
             return measured
-
-        def confidence(split: str, who: SubjectName, i: int) -> Array:
-            scored: Array = scores[split, who, i]
-            return np.exp(scored)
-
-        def nonmembers(who: SubjectName, i: int) -> Measured:
-            forget = confidence("forget", who, i)
-            share = svc_nonmember_share(confidence("retain", who, i), confidence("test", who, i), forget, subject.engine.seed)
-            return Measured(share, wilson(share * len(forget), len(forget)), len(forget))
 
         everything = np.ones(len(subject.problem.test), dtype=bool)
         result = findings("auc", "forget", separation(everything), unit="")
@@ -77,15 +68,7 @@ class Membership(Audit):
                 return Measured(at(members, others), bootstrap(at, members, others, seed=seed), len(members) + len(others))
 
             result += findings(metric, "forget", rated)
-        result += findings("svc_nonmember_share", "forget", nonmembers)
-        same = _same_class(subject)
+        same = of_classes(subject.problem.test, subject.problem.forget)
         if same is not None and same.any() and not same.all():
             result += findings("auc", "forget-same-class", separation(same), unit="")
         return result
-
-
-def _same_class(subject: Subject) -> NDArray[np.bool_] | None:
-    forget, test = subject.problem.forget, subject.problem.test
-    if "label" not in forget.facts or "label" not in test.facts:
-        return None
-    return np.isin(np.array(test.fact("label")), np.array(forget.fact("label")))

@@ -1,9 +1,9 @@
 """What the models can do on forget, retain and test data, and how close the unlearned one comes to retraining.
 
 Findings: the task's utility (`accuracy` for classifiers) by split, with Wilson intervals for the single models and t intervals over the references;
-`average_gap`, mean over {1 − acc(D_f), acc(D_r), acc(test), SVC membership} of |unlearned − reference| (Fan et al. 2024, SalUn, arXiv 2310.12508);
-`tug_of_war`, Π over forget, retain, test of (1 − |acc_u − acc_ref|), 1 is best (Zhao et al. 2024, arXiv 2406.01257). The row of the reference
-compares each reference with the mean of the others: what retraining itself reaches.
+`average_gap`, mean over {1 − acc(D_f), acc(D_r), acc(test), `nonmember_share` of svc-mia} of |unlearned − reference| (Fan et al. 2024, SalUn, arXiv
+2310.12508); `tug_of_war`, Π over forget, retain, test of (1 − |acc_u − acc_ref|), 1 is best (Zhao et al. 2024, arXiv 2406.01257). The row of the
+reference compares each reference with the mean of the others: what retraining itself reaches.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor, exp
+from torch import Tensor
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
-from unlearned.audits._membership import svc_nonmember_share
+from unlearned.audits.svc_mia import nonmember_shares
 from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.statistics import t_interval, wilson
 from unlearned.evidence.subject import Subject
@@ -56,10 +56,8 @@ class Utility(Audit):
         metrics = ("average_gap", "tug_of_war")
         if not means["reference"]:
             return [absent(self.name, metric, "all", NO_REFERENCE, unit="share") for metric in metrics]
-        losses = {split: subject.values(subject.engine.task.losses, split) for split in SPLITS}
-        full: dict[SubjectName, list[list[float]]] = {}
-        for who, rows in means.items():
-            full[who] = [[*row, _svc(subject, {split: losses[split][who][i] for split in SPLITS})] for i, row in enumerate(rows)]
+        shares = nonmember_shares(subject)
+        full = {who: [[*row, share] for row, share in zip(rows, shares[who], strict=True)] for who, rows in means.items()}
         findings: list[Finding] = []
         n = sum(len(subject.problem.sets[split]) for split in SPLITS)
         for metric, function, table in (("average_gap", average_gap, full), ("tug_of_war", tug_of_war, means)):
@@ -82,8 +80,3 @@ def _measured(values: Tensor) -> Measured:
     binary = bool(((values == 0) | (values == 1)).all())
     interval = wilson(float(values.sum()), len(values)) if binary else t_interval(values.numpy(), "samples")
     return Measured(float(values.mean()), interval, len(values))
-
-
-def _svc(subject: Subject, losses: dict[str, Tensor]) -> float:
-    confidence = {split: exp(-value).numpy() for split, value in losses.items()}
-    return svc_nonmember_share(confidence["retain"], confidence["test"], confidence["forget"], subject.engine.seed)

@@ -31,6 +31,7 @@ def compare(
     kind: Literal["audit", "attack"] = "audit",
     budget: float | None = None,
     budget_unit: str | None = None,
+    no_reference: str = NO_REFERENCE,
 ) -> list[Finding]:
     """One finding per subject; the reference's is the mean over the bank with its interval over seeds.
 
@@ -44,6 +45,7 @@ def compare(
         kind: audit or attack.
         budget: of an attack.
         budget_unit: of an attack.
+        no_reference: why, if there is no number of a reference.
     """
     shared: dict[str, Any] = {
         "audit": audit,
@@ -62,13 +64,35 @@ def compare(
         for m in measured.get(subject, ()):
             gap = None if reference is None else m.value - reference
             findings.append(
-                Finding(subject=subject, value=m.value, n=m.n, gap=gap, reason=NO_REFERENCE if gap is None else None, **_ends(m.interval), **shared)
+                Finding(subject=subject, value=m.value, n=m.n, gap=gap, reason=no_reference if gap is None else None, **_ends(m.interval), **shared)
             )
     if reference is not None:
         single = references[0].interval if len(references) == 1 else None
         interval = t_interval([m.value for m in references], "reference models") or single
         findings.append(Finding(subject="reference", value=reference, n=len(references), **_ends(interval), **shared))
     return findings
+
+
+def against_null(
+    audit: str, metric: str, split: str, measured: Mapping[SubjectName, Measured], null: Measured | str, *, unit: str, models: int
+) -> list[Finding]:
+    """Findings of what was held against references; that of the reference is references against other references.
+
+    Args:
+        audit: name of the audit.
+        metric: what was measured.
+        split: on which data.
+        measured: the number of original or unlearned, of one model or of several together.
+        null: references against other references; or why that could not be measured.
+        unit: of the value.
+        models: references that the null rests on.
+    """
+    numbers: dict[SubjectName, list[Measured]] = {who: [number] for who, number in measured.items()}
+    reason = null if isinstance(null, str) else NO_REFERENCE
+    if not isinstance(null, str):
+        numbers["reference"] = [null]
+    findings = compare(audit, metric, split, numbers, unit=unit, no_reference=reason)
+    return [f.model_copy(update={"n": models}) if f.subject == "reference" else f for f in findings]
 
 
 def absent(

@@ -51,11 +51,40 @@ def t_interval(values: Sequence[float] | Array, over: str) -> Interval | None:
     return Interval(float(x.mean()) - half, float(x.mean()) + half, f"t 95 % over {len(x)} {over}")
 
 
-def bootstrap(statistic: Callable[..., float], *samples: Array, seed: int, rounds: int = 500) -> Interval | None:
-    """Percentile bootstrap of a statistic of one or more independent samples, each resampled with replacement; None if one has fewer than two values."""
+def held_out_interval(values: Sequence[float] | Array, rest: int, over: str, least: float, most: float) -> Interval | None:
+    """Interval of a mean over folds, each of which holds out one entry and fits on the rest: x̄ ± t_{0.975, k−1} s √(1/k + 1/m).
+
+    The fits share most of their entries, so that the values depend on each other and Student's interval is too narrow by about √2 (Nadeau and Bengio 2003).
+    None for fewer than two values.
+
+    Args:
+        values: one for each of k folds.
+        rest: entries m that a fit rests on.
+        over: what is held out, in the plural.
+        least: of all possible values; the interval ends there.
+        most: of all possible values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) * np.sqrt(1 / len(x) + 1 / rest))
+    mean = float(x.mean())
+    return Interval(max(least, mean - half), min(most, mean + half), f"corrected t 95 % over {len(x)} {over}")
+
+
+def bootstrap(statistic: Callable[..., float], *samples: Array, seed: int, rounds: int = 500, over: str = "samples") -> Interval | None:
+    """Percentile bootstrap of a statistic of one or more independent samples, each resampled with replacement along its first dimension.
+
+    Args:
+        statistic: of as many arrays as there are samples.
+        samples: if one has fewer than two entries, None is returned.
+        seed: of the resampling.
+        rounds: how often.
+        over: what the entries are, in the plural.
+    """
     if any(len(sample) < 2 for sample in samples):
         return None
     random = np.random.default_rng(seed)
     values = [statistic(*(sample[random.integers(0, len(sample), len(sample))] for sample in samples)) for _ in range(rounds)]
     low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(low), float(high), f"bootstrap 95 % over samples, {rounds} rounds")
+    return Interval(float(low), float(high), f"bootstrap 95 % over {over}, {rounds} rounds")

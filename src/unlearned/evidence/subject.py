@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from unlearned.problem import Problem
 from unlearned.records import Cost, SubjectName
 from unlearned.tasks._task import Batch, Bundle
 
+Made = TypeVar("Made")
 Measure = Callable[[nn.Module, Batch], Tensor]
 
 
@@ -32,6 +34,7 @@ class Subject:
     shadows: Sequence[Kept] = ()
     """Further models that were unlearned as this one was, each from an original of another seed: for attacks on the distribution of models."""
     _kept: dict[tuple[str, str, str], Tensor] = field(default_factory=dict, repr=False)
+    _made: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def models(self) -> list[tuple[SubjectName, nn.Module]]:
         """All models: original, unlearned, then each reference."""
@@ -53,6 +56,13 @@ class Subject:
     def shadow_values(self, measure: Measure, split: str) -> list[Tensor]:
         """The same of every shadow model."""
         return [self._value(measure, split, f"shadow {i}", shadow.bundle.model) for i, shadow in enumerate(self.shadows)]
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` returns, made once for all audits that ask under this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: Made = self._made[name]
+        return made
 
     def _value(self, measure: Measure, split: str, who: str, model: nn.Module) -> Tensor:
         samples = self.problem.sets[split]

@@ -151,6 +151,15 @@ class Task(Settings, ABC):
         del model, batch
         raise NotImplementedError(f"models of {self.name} give no probability of a sample")
 
+    def log_odds(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Log p/(1 − p) with p = exp(−loss), (B,): among models that differ by their seeds it is nearly normal, as p itself is not.
+
+        A loss smaller than the spacing of floating-point numbers at 1 counts as that spacing.
+        """
+        losses = self.losses(model, batch)
+        least = losses.clamp(min=torch.finfo(losses.dtype).eps)
+        return -least - torch.log(-torch.expm1(-least))
+
     def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
         """The numbers per sample that an exact unlearning must leave as they are on retained data, (B, K), differentiable.
 

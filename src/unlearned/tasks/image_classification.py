@@ -85,6 +85,12 @@ class ImageClassification(Task):
         """Log softmax(f(x))_y: the negative loss."""
         return -self.losses(model, batch)
 
+    def log_odds(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The margin f(x)_y − log Σ_{k≠y} exp f(x)_k: the same number, without the loss of digits where the model is sure."""
+        logits, true = measured(self.outputs(model, batch)), batch["labels"][:, None]
+        others = logits.scatter(1, true, float("-inf"))
+        return logits.gather(1, true)[:, 0] - others.logsumexp(dim=1)
+
     def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
         """The largest logit of each sample, (B, 1): which one it is, is held fixed (Block et al. 2025, section 5)."""
         return self.outputs(model, batch).amax(dim=1, keepdim=True)
