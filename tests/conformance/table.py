@@ -120,6 +120,7 @@ AUDITS = [
     *_on(ALL, "u-lira", {}, fewest=6),
     Row("u-lira", "plain", {"own_variance_from": 3}, "own-variance", fewest=6),
     *_on(IMAGES, "output-distance", {}),
+    *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
 ]
 

@@ -28,7 +28,7 @@ FORGOTTEN = Question(
     "What was forgotten",
     "On the forget set the unlearned model should do what the retrained model does: not better, and not worse. Elsewhere it should not change.",
     "No audit measured what the model can do.",
-    ("utility", "output-distance", "klom", "neurips-score", "zrf"),
+    ("utility", "deviation-score", "memorization", "answer-ranks", "refusal-quality", "output-distance", "klom", "neurips-score", "zrf"),
 )
 COST = Question(
     "cost",
@@ -42,7 +42,7 @@ LEAKS = Question(
     "What leaks",
     "Less leakage than a retrained model shows is a leak too: it tells that these samples were singled out.",
     "No audit measured what the model gives away about who was in its data.",
-    ("membership", "u-lira", "rmia", "svc-mia", "mia-nn"),
+    ("membership", "text-membership", "u-lira", "rmia", "svc-mia", "mia-nn"),
 )
 RETURNS = Question(
     "returns",

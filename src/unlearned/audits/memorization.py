@@ -1,0 +1,63 @@
+"""How much of the true answers can be drawn out of a language model that is given their beginnings.
+
+`exact_memorization`: share of an answer's tokens that are the model's first choice after the true tokens before them. `extraction_strength`: 1 − k/|y|, k the
+smallest number of true tokens after which all further ones are first choices (Carlini et al. 2021, arXiv 2012.07805; Dorna et al. 2025, arXiv 2506.12618). An
+answer of which nothing can be extracted scores 0; with `compat`, as in the common implementation, 1/|y|, and the last token (the end of the text) is left out.
+`probability`: exp(mean log p of the answer's tokens).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearned.audits import audits
+from unlearned.audits._answers import mean_findings, text_task
+from unlearned.audits._audit import Audit
+from unlearned.evidence.subject import Subject
+from unlearned.records import Finding
+from unlearned.tasks._task import Batch
+from unlearned.tasks.text_generation import answer_mask
+
+
+def extraction_strength(right: Tensor, mask: Tensor, *, compat: bool = False) -> Tensor:
+    """1 − k/|y| of each answer, (B,): the share of its tokens from the last wrong one on.
+
+    Args:
+        right: whether a token is the model's first choice, (B, T).
+        mask: which tokens are the answer's, (B, T); at least one in each row.
+        compat: leave the last token of each answer out, and give 1/|y| where nothing can be extracted.
+    """
+    if compat:
+        last = mask & (mask.flip(1).cumsum(dim=1).flip(1) == 1)
+        mask = mask & ~(last & (mask.sum(dim=1, keepdim=True) > 1))
+    # Seen from the end, an answer's token counts until the first wrong one.
+    wrong_later = (mask & ~right).flip(1).cumsum(dim=1).flip(1) > 0
+    share = (mask & ~wrong_later).sum(dim=1) / mask.sum(dim=1)
+    return torch.where(share > 0, share, 1 / mask.sum(dim=1)) if compat else share
+
+
+@audits.register("memorization")
+class Memorization(Audit):
+    """Exact memorisation, extraction strength, probability."""
+
+    name: ClassVar[str] = "memorization"
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation"})
+    compat: bool = Field(False, description="Extraction strength as in the common implementation.")
+
+    def measure(self, subject: Subject) -> list[Finding]:
+        task = text_task(subject)
+
+        def strength(model: nn.Module, batch: Batch) -> Tensor:
+            right = task.token_logits(model, batch).argmax(dim=-1) == batch["labels"][:, 1:]
+            return extraction_strength(right, answer_mask(batch), compat=self.compat)
+
+        findings = []
+        for split in subject.problem.sets:
+            for metric, measure in (("exact_memorization", task.utility), ("extraction_strength", strength), ("probability", task.probability)):
+                values = {who: [each.numpy() for each in several] for who, several in subject.values(measure, split).items()}
+                findings += mean_findings(self.name, metric, split, values)
+        return findings

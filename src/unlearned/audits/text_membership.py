@@ -1,0 +1,131 @@
+"""Membership inference on language models: five scores of a text, forget set against test set.
+
+Scores, higher for what looks less like a member: `loss`: mean −log p of the answer's tokens. `min_k`: −mean of the lowest `share` of the tokens' log p (Shi
+et al. 2023, arXiv 2310.16789). `min_k_plus_plus`: the same on (log p − μ)/σ, μ and σ mean and deviation of log p under the model's own prediction (Zhang et
+al. 2024, arXiv 2404.02936). `zlib`: loss over the compressed size of the answer (Carlini et al. 2021, arXiv 2012.07805). `gradnorm`: mean over the parameter
+tensors of ‖∇ loss‖₂, as a setting: it costs a backward pass for each sample. `auc_…`: P(test sample scores higher than forget sample), ties half: 1 where the
+forget set looks memorised. `privleak`: 100 · ((1 − AUC) − (1 − AUC_ref)) / (1 − AUC_ref) of `min_k`, AUC_ref the mean of the references, or 0.5 without them
+(Shi et al. 2024, MUSE, arXiv 2407.06460): 0 is best, negative means that members show.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearned.audits import audits
+from unlearned.audits._answers import text_task, whole
+from unlearned.audits._audit import Audit
+from unlearned.audits._membership import auc
+from unlearned.engine.engine import evaluating
+from unlearned.engine.randomness import derive_seed
+from unlearned.evidence.comparison import Measured, compare
+from unlearned.evidence.statistics import Array, bootstrap
+from unlearned.evidence.subject import Measure, Subject
+from unlearned.records import Finding, SubjectName
+from unlearned.tasks._task import Batch
+from unlearned.tasks.text_generation import TextGeneration, answer_mask
+
+
+def lowest_mean(values: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Mean of the lowest ⌈share · n⌉ of the n marked values of each row, (B,).
+
+    Args:
+        values: (B, T).
+        mask: (B, T), at least one in each row.
+        share: in (0, 1].
+    """
+    counts = mask.sum(dim=1)
+    kept = torch.ceil(share * counts - 1e-9).clamp(min=1)
+    ordered = torch.where(mask, values, torch.inf).sort(dim=1).values
+    position = torch.arange(values.shape[1], device=values.device)[None]
+    return torch.where(position < kept[:, None], ordered, 0.0).sum(dim=1) / kept
+
+
+def standardised(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(log p_y − μ)/σ of each token, (...,): μ = Σ p log p and σ² = Σ p (log p)² − μ² over the vocabulary.
+
+    Args:
+        logits: (..., V).
+        tokens: (...,).
+    """
+    log_p = logits.log_softmax(dim=-1)
+    p = log_p.exp()
+    mean = (p * log_p).sum(dim=-1)
+    deviation = ((p * log_p**2).sum(dim=-1) - mean**2).clamp_min(1e-12).sqrt()
+    return (log_p.gather(-1, tokens[..., None])[..., 0] - mean) / deviation
+
+
+def privleak(value: float, reference: float) -> float:
+    """100 · ((1 − AUC) − (1 − AUC_ref)) / (1 − AUC_ref)."""
+    return 100 * ((1 - value) - (1 - reference)) / max(1 - reference, 1e-9)
+
+
+@audits.register("text-membership")
+class TextMembership(Audit):
+    """Five membership attacks on texts, and PrivLeak."""
+
+    name: ClassVar[str] = "text-membership"
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation"})
+    share: float = Field(0.4, gt=0, le=1, description="Share of the lowest tokens that min-k and min-k++ look at.")
+    gradnorm: bool = Field(False, description="Also by the norm of the gradient.")
+
+    def measure(self, subject: Subject) -> list[Finding]:
+        task = text_task(subject)
+        scores = {"loss": task.losses, "min_k": self._min_k(task), "min_k_plus_plus": self._min_k_plus_plus(task)}
+        seed = derive_seed(subject.engine.seed, self.name)
+        found = {name: {split: self._values(subject, measure, split) for split in ("forget", "test")} for name, measure in scores.items()}
+        sizes = {split: np.array([len(zlib.compress(text.encode())) for text in task.answers(whole(subject, split))]) for split in ("forget", "test")}
+        found["zlib"] = {split: {who: [v / sizes[split] for v in several] for who, several in values.items()} for split, values in found["loss"].items()}
+        if self.gradnorm:
+            found["gradnorm"] = {split: self._gradnorms(subject, split) for split in ("forget", "test")}
+
+        findings: list[Finding] = []
+        for name, by_split in found.items():
+            measured: dict[SubjectName, list[Measured]] = {}
+            for who in by_split["forget"]:
+                pairs = list(zip(by_split["test"][who], by_split["forget"][who], strict=True))
+                measured[who] = [Measured(auc(t, f), bootstrap(auc, t, f, seed=seed), len(t) + len(f)) for t, f in pairs]
+            findings += compare(self.name, f"auc_{name}", "forget", measured, unit="")
+            if name == "min_k":
+                findings += self._privleak(measured)
+        return findings
+
+    def _privleak(self, measured: dict[SubjectName, list[Measured]]) -> list[Finding]:
+        references = [m.value for m in measured["reference"]]
+        base = float(np.mean(references)) if references else 0.5
+        leaks = {who: [Measured(privleak(m.value, base), None, m.n) for m in several] for who, several in measured.items()}
+        return compare(self.name, "privleak", "forget", leaks, unit="")
+
+    @staticmethod
+    def _values(subject: Subject, measure: Measure, split: str) -> dict[SubjectName, list[Array]]:
+        return {who: [each.numpy() for each in several] for who, several in subject.values(measure, split).items()}
+
+    def _min_k(self, task: TextGeneration) -> Measure:
+        return lambda model, batch: -lowest_mean(task.outputs(model, batch), answer_mask(batch), self.share)
+
+    def _min_k_plus_plus(self, task: TextGeneration) -> Measure:
+        def measure(model: nn.Module, batch: Batch) -> Tensor:
+            mask = answer_mask(batch)
+            tokens = batch["labels"][:, 1:].clamp(min=0)
+            return -lowest_mean(standardised(task.token_logits(model, batch).double(), tokens), mask, self.share)
+
+        return measure
+
+    @staticmethod
+    def _gradnorms(subject: Subject, split: str) -> dict[SubjectName, list[Array]]:
+        result: dict[SubjectName, list[Array]] = {"original": [], "unlearned": [], "reference": []}
+        for who, model in subject.models():
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            norms = []
+            with evaluating(model):
+                for batch in subject.engine.batches(subject.problem.sets[split], 1):
+                    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(subject.engine.task.losses(model, batch).mean(), parameters, allow_unused=True)
+                    norms.append(float(torch.stack([g.norm() for g in gradients if g is not None]).mean()))
+            result[who].append(np.array(norms))
+        return result

@@ -1,0 +1,153 @@
+"""Numbers of language-model audits against worked arithmetic and naive loops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models import bundle_of, problem_of
+from unlearned.api import forget
+from unlearned.audits import audits
+from unlearned.audits.answer_ranks import hits, reciprocal_ranks
+from unlearned.audits.deviation_score import deviation_score
+from unlearned.audits.memorization import extraction_strength
+from unlearned.audits.refusal_quality import by_wording, distinct_pairs
+from unlearned.audits.text_membership import lowest_mean, privleak, standardised
+from unlearned.engine.bank import Kept
+from unlearned.engine.engine import Engine
+from unlearned.evidence.subject import Subject
+from unlearned.problem import Problem
+from unlearned.records import Finding, pick
+from unlearned.tasks._refusals import REFUSALS
+from unlearned.tasks._task import Bundle
+from unlearned.tasks._texts import IGNORED
+from unlearned.tasks.text_generation import TextGeneration
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "score"),
+    [(0.109, 0.898, 14.93), (0.106, 0.909, 13.97), (0.192, 0.549, 49.02), (0.099, 0.537, 47.35), (0, 1, 0), (1, 0, 141.42)],
+)
+def test_deviation_score(forget: float, retain: float, score: float) -> None:
+    assert deviation_score(forget, retain) == pytest.approx(score, abs=0.006)
+
+
+def booleans(*rows: str) -> Tensor:
+    return torch.tensor([[letter == "1" for letter in row] for row in rows])
+
+
+def test_extraction_strength_by_hand() -> None:
+    """Answers of four tokens after one of the prompt, and of two."""
+    right = booleans("01111", "00111", "01110", "01100", "11000")
+    mask = booleans("01111", "01111", "01111", "01111", "00110")
+    assert extraction_strength(right, mask).tolist() == pytest.approx([1, 0.75, 0, 0, 0])
+    # Without the last token, and never below 1/|y|.
+    assert extraction_strength(right, mask, compat=True).tolist() == pytest.approx([1, 2 / 3, 1, 1 / 3, 1])
+
+
+def test_ranks_by_hand() -> None:
+    ranks = torch.tensor([[1, 2, 0, 0], [4, 200, 1, 0]])
+    lengths = torch.tensor([4, 3])
+    assert reciprocal_ranks(ranks, lengths).tolist() == pytest.approx([1.5 / 4, (0.25 + 0.005 + 1) / 3])
+    assert hits(ranks, lengths, 100).tolist() == pytest.approx([2 / 4, 2 / 3])
+
+
+def test_lowest_tokens_by_hand() -> None:
+    values = torch.tensor([[-1.0, -5.0, -3.0, -9.0, 7.0], [-2.0, 0.0, 0.0, 0.0, 0.0]])
+    mask = booleans("11110", "10000")
+    assert lowest_mean(values, mask, 0.5).tolist() == pytest.approx([-7, -2])
+    assert lowest_mean(values, mask, 0.3).tolist() == pytest.approx([-7, -2])  # two of four
+    assert lowest_mean(values, mask, 1.0).tolist() == pytest.approx([-4.5, -2])
+
+
+def test_standardised_log_probability_by_a_loop() -> None:
+    logits = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    tokens = torch.tensor([0, 3, 4])
+    for row, token, found in zip(logits.tolist(), tokens.tolist(), standardised(logits, tokens).tolist(), strict=True):
+        total = sum(math.exp(v) for v in row)
+        log_p = [v - math.log(total) for v in row]
+        mean = sum(math.exp(v) * v for v in log_p)
+        variance = sum(math.exp(v) * (v - mean) ** 2 for v in log_p)
+        assert found == pytest.approx((log_p[token] - mean) / math.sqrt(variance))
+
+
+def test_privleak() -> None:
+    assert privleak(0.6, 0.6) == 0
+    assert [privleak(value, 0.5) for value in (1.0, 0.0, 0.7)] == pytest.approx([-100, 100, -40])
+
+
+def test_wording_and_fluency() -> None:
+    found = by_wording(["I don't know.", "Paris is in France.", ""], REFUSALS)
+    assert found[0].max() == pytest.approx(1)
+    assert found[1].max() < 0.6
+    assert found[2].max() == 0
+    assert [distinct_pairs(text) for text in ("", "yes", "a b c", "a b a b")] == pytest.approx([1, 1, 1, 2 / 3])
+
+
+def subject_of(kind: str = "llama") -> Subject:
+    problem = problem_of(kind)
+    return Subject(problem, bundle_of(kind, seed=200), [Kept(bundle_of(kind, seed=300 + i), None, i) for i in range(2)], Engine(problem.task))
+
+
+def measured(name: str, subject: Subject, **settings: Any) -> list[Finding]:
+    kind: Any = audits.get(name)
+    found: list[Finding] = kind(**settings).measure(subject)
+    return found
+
+
+def test_answers_are_generated_once_for_all_audits(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of()
+    calls = 0
+    generations = TextGeneration.generations
+
+    def counting(self: TextGeneration, *given: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return generations(self, *given)
+
+    monkeypatch.setattr(TextGeneration, "generations", counting)
+    measured("deviation-score", subject)
+    once = calls
+    assert once == 4 * 3  # four models, three sets of one batch
+    for name in ("answer-ranks", "refusal-quality"):
+        measured(name, subject)
+    assert calls == once
+
+
+def test_memorisation_of_each_sample_by_a_loop() -> None:
+    subject = subject_of()
+    model = subject.unlearned.model
+    exact, strength, probability = [], [], []
+    for i in range(len(subject.problem.forget)):
+        row = subject.problem.forget[i]
+        with torch.no_grad():
+            log_p = model(input_ids=row["input_ids"][None]).logits[0].double().log_softmax(dim=-1)
+        places = [t for t in range(1, len(row["labels"])) if int(row["labels"][t]) != IGNORED]
+        right = [int(log_p[t - 1].argmax()) == int(row["labels"][t]) for t in places]
+        exact.append(np.mean(right))
+        k = next((k for k in range(len(right)) if all(right[k:])), len(right))
+        strength.append(1 - k / len(right))
+        probability.append(math.exp(float(np.mean([float(log_p[t - 1, row["labels"][t]]) for t in places]))))
+    findings = measured("memorization", subject)
+    for metric, values in (("exact_memorization", exact), ("extraction_strength", strength), ("probability", probability)):
+        [finding] = pick(findings, metric=metric, split="forget", subject="unlearned")
+        assert finding.value == pytest.approx(np.mean(values), rel=1e-4)
+
+
+def test_a_memorised_forget_set_is_seen_by_every_attack() -> None:
+    """The test set is what the model never saw; the forget set is what it says by itself."""
+    problem = problem_of("llama")
+    swapped = Problem(problem.task, problem.original, problem.retain, problem.forget, problem.test)
+    trained = forget(swapped, "fine-tune", epochs=60, lr=0.1, batch_size=6).model
+    findings = measured("text-membership", Subject(problem, Bundle(trained), [], Engine(problem.task)), gradnorm=True)
+    aucs = {f.metric: f.value for f in findings if f.subject == "unlearned" and f.metric.startswith("auc")}
+    assert set(aucs) == {"auc_loss", "auc_min_k", "auc_min_k_plus_plus", "auc_zlib", "auc_gradnorm"}
+    assert all(value is not None and value > 0.7 for value in aucs.values()), aucs
+    [leak] = pick(findings, metric="privleak", subject="unlearned")
+    assert leak.value is not None
+    assert leak.value < -40
