@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tests.bench.small_images import write_fashion
+from unlearned.audits.u_lira import ULira
 from unlearned.bench import _cells, _contest, _forget_sets, _scene
 from unlearned.bench._cells import Choice, Contest
 from unlearned.bench._forget_sets import Memorised, OneClass, RandomShare, memorisation
@@ -19,14 +20,15 @@ from unlearned.bench._networks import small_resnet
 from unlearned.bench._run import run_suite
 from unlearned.bench._scene import RememberingEngine, Scale, originals_of, scene_of
 from unlearned.bench._suite import Place
-from unlearned.bench.class_unlearning import ClassUnlearning
+from unlearned.bench.class_unlearning import ClassUnlearning, target_of
 from unlearned.bench.sample_unlearning import SampleUnlearning
 from unlearned.engine.engine import Engine
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Compute
 from unlearned.engine.training import Trained
 from unlearned.errors import DivergedError, InputError
-from unlearned.records import BenchRow
+from unlearned.methods.trw import TRW
+from unlearned.records import BenchRow, pick
 
 SCALE = Scale("fashion-mnist", 10, 10, 1, 3, 3)
 SMALL: dict[str, Any] = {"data": ("fashion-mnist",), "train_per_class": 10, "test_per_class": 10, "epochs": 1}
@@ -166,6 +168,20 @@ def test_distances_are_those_of_a_naive_loop(place: Place) -> None:
     assert _contest.selection_error(alone) == 0
 
 
+def test_a_target_is_compared_before_anything_is_trained(place: Place) -> None:
+    scene = scene_of(SCALE, OneClass(3).positions(SCALE, place), place)
+    target = target_of(scene, TRW(beta=0.0), 1)
+    p = scene.engine.evaluate(scene.originals[1].bundle.model, scene.problems[0].forget, scene.engine.task.outputs).softmax(1)
+    naive = p.clone()
+    naive[:, 3] = 0
+    assert torch.allclose(target, naive / naive.sum(1, keepdim=True))
+    tilted = target_of(scene, TRW(similarity="confusion", beta=3.0), 1)
+    mean = p.mean(0)
+    mean[3] = 0
+    weights = naive * torch.exp(3.0 * mean / mean.sum())
+    assert torch.allclose(tilted, weights / weights.sum(1, keepdim=True))
+
+
 def test_membership_compares_with_test_images_of_the_same_class(place: Place) -> None:
     scene = scene_of(SCALE, OneClass(3).positions(SCALE, place), place)
     task, problem = scene.engine.task, scene.seen[0]
@@ -173,6 +189,17 @@ def test_membership_compares_with_test_images_of_the_same_class(place: Place) ->
     same = torch.tensor(problem.test.fact("label")) == 3
     wins = [float(a < b) + 0.5 * float(a == b) for a in losses["forget"] for b in losses["test"][same]]
     assert _contest.membership(scene.subject(0, scene.originals[0], scene.references)).value == pytest.approx(sum(wins) / len(wins))
+
+
+def test_the_attack_by_shadow_models_is_the_audits_own(place: Place) -> None:
+    scene = scene_of(SCALE, OneClass(3).positions(SCALE, place), place)
+    subject = scene.subject(0, scene.originals[0], scene.references, scene.originals[1:])
+    found = {number.metric: number.value for number in _contest.likelihood(subject)}
+    assert found["u_lira_gap"] == pytest.approx(abs(found["u_lira"] - 0.5))  # references against references are a toss-up, by symmetry
+    enough = scene.subject(0, scene.originals[0], scene.references, [*scene.originals[1:], scene.originals[1]])
+    finding = pick(ULira().measure(enough), metric="target_balanced_accuracy", subject="unlearned")[0]
+    value = {number.metric: number.value for number in _contest.likelihood(enough)}["u_lira"]
+    assert value == pytest.approx(finding.value)
 
 
 def test_settings_are_chosen_on_another_forget_set_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +254,8 @@ def test_class_unlearning_end_to_end(place: Place, monkeypatch: pytest.MonkeyPat
     suite = ClassUnlearning(classes=(3,), methods=("fine-tune", "trw-oracle"), **SMALL)
     rows = run_suite(suite, place).rows
     assert {row.setting for row in rows} == {"fashion-mnist/3", "fashion-mnist/0 for the choice"}
-    expected = {("accuracy", split) for split in ("forget", "retain", "test")} | {("membership", "forget"), ("tv", "forget")}
+    expected = {("accuracy", split) for split in ("forget", "retain", "test")}
+    expected |= {(metric, "forget") for metric in ("membership", "u_lira", "u_lira_gap", "tv")}
     assert expected <= _by(rows, "original").keys()
     assert ("cost_ratio", "all") not in _by(rows, "original")
     for method in ("fine-tune", "trw-oracle"):
@@ -235,6 +263,9 @@ def test_class_unlearning_end_to_end(place: Place, monkeypatch: pytest.MonkeyPat
         assert expected | {("cost_ratio", "all"), ("tv_oracle", "forget")} <= found.keys()
         assert all(value is not None for value in found.values())
     assert sum(row.metric == "selection_error" for row in rows) == 4
+    targets = {row.method: row.value for row in rows if row.metric == "target_tv"}
+    assert len(targets) == 1 + 2 * 4 * 3 + 2 * 3
+    assert len(set(targets.values())) > 20
     assert run_suite(suite, place).rows == rows
 
 

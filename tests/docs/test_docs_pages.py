@@ -162,6 +162,12 @@ def test_ready_recipes_are_valid(path: Path) -> None:
     assert len(load_problem(recipe).forget)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "full-size").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_at_full_size_parse_and_say_that_they_were_not_run(path: Path) -> None:
+    assert unlearned.read_recipe(path).method is not None
+    assert "NOT RUN BY THIS PROJECT" in path.read_text(encoding="utf-8")
+
+
 def test_the_recipe_to_own_parses() -> None:
     text = files("unlearned.cli").joinpath("recipe.yaml").read_text(encoding="utf-8")
     assert unlearned.parse_recipe(yaml.safe_load(text)).method is not None

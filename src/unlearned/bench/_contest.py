@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from unlearned.audits._membership import auc
+from unlearned.audits._distributions import log_odds
+from unlearned.audits._membership import auc, balanced_accuracy
 from unlearned.audits.cost import CostAudit
 from unlearned.audits.output_distance import total_variation
+from unlearned.audits.u_lira import ULira, per_fold, target_scores
 from unlearned.bench._grids import Contender
 from unlearned.bench._scene import Scene
 from unlearned.bench._suite import Place
@@ -20,6 +22,7 @@ from unlearned.data.fingerprints import of_json
 from unlearned.engine.bank import Kept
 from unlearned.engine.files import write_text
 from unlearned.errors import DivergedError
+from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.methods._method import Method
 from unlearned.records import pick
@@ -55,6 +58,21 @@ def membership(subject: Subject) -> Number:
     return Number("membership", "forget", auc(forget, test[np.isin(labels["test"], labels["forget"])]))
 
 
+def likelihood(subject: Subject) -> list[Number]:
+    """U-LiRA on this one model: can its answers be told, sample by sample, from a retrained model's? By the other originals that were unlearned alike.
+
+    Balanced accuracy at a likelihood ratio of 1, mean over the references held out; and its distance from that of references in the place of the model.
+    """
+    phi, settings = log_odds(subject, "forget"), ULira()
+
+    def attacked(target: Array, references: Array) -> float:
+        return float(per_fold(balanced_accuracy, *target_scores(target, phi.shadows, references, settings.own_variance_from)).mean())
+
+    value = attacked(phi.unlearned, phi.references)
+    null = float(np.mean([attacked(each, np.delete(phi.references, i, axis=0)) for i, each in enumerate(phi.references)]))
+    return [Number("u_lira", "forget", value), Number("u_lira_gap", "forget", abs(value - null))]
+
+
 def cost(subject: Subject) -> list[Number]:
     """Processor time in units of a retraining; nothing for a model that cost nothing."""
     found = pick(CostAudit().measure(subject), metric="cpu_seconds_ratio", subject="unlearned")
@@ -74,7 +92,8 @@ def selection_error(subject: Subject) -> float:
 def numbers(subject: Subject, whole_class: bool) -> list[Number]:
     """Everything that is reported of one model."""
     del whole_class
-    return [*accuracies(subject), membership(subject), distance(subject), *cost(subject)]
+    attacked = likelihood(subject) if len(subject.shadows) > 1 and len(subject.references) > 2 else []
+    return [*accuracies(subject), membership(subject), *attacked, distance(subject), *cost(subject)]
 
 
 def spread(scene: Scene, method: Method, count: int) -> list[Kept | None]:

@@ -55,9 +55,9 @@ def _short(**settings: Any) -> Setting:
 
 
 def _trw(name: str, similarity: str, *, told: bool = False) -> Contender:
-    # A softmaxed similarity has its sharpness as a second axis; a mean answer is what it is, and there β is the second axis.
-    axis: dict[str, Sequence[Any]] = {"temperature": (0.1, 0.5)} if similarity in {"logit-weights", "features"} else {"beta": (10.0, 2.0)}
-    return Contender(name, "trw", _short(epochs=2, similarity=similarity), product(**axis, lr=(0.003, 0.01, 0.03)), whole_classes=True, told=told)
+    # How sharp the paper means a similarity to be is not known to us: where it is a softmax, its temperature is chosen beside its β; a mean answer has β alone.
+    axis: dict[str, Sequence[Any]] = {"temperature": (0.1, 0.5, 1.0)} if similarity in {"logit-weights", "features"} else {"beta": (10.0, 3.0, 1.0)}
+    return Contender(name, "trw", _short(epochs=2, similarity=similarity), product(**axis, lr=(0.01, 0.03)), whole_classes=True, told=told)
 
 
 _RETAIN_LRS = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4)
@@ -75,7 +75,13 @@ CONTENDERS: Mapping[str, Contender] = {
             _short(optimizer="adam", epochs=3, max_epochs=2, gamma=1.0, alpha=0.5, temperature=2.0),
             product(lr=(1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3)),
         ),
-        Contender("ssd", "ssd", {"batch_size": 128}, product(alpha=(1.5, 2.0, 3.0, 5.0, 10.0, 20.0))),
+        Contender("l1-sparse", "l1-sparse", _short(epochs=3), product(alpha=(2e-4, 1e-3), lr=(0.01, 0.03, 0.1))),
+        Contender("random-label", "random-label", _short(epochs=3), product(labels=("any", "other"), lr=(0.01, 0.03, 0.1))),
+        Contender("salun", "salun", _short(epochs=3), product(labels=("any", "other"), lr=(0.01, 0.03, 0.1))),
+        Contender("bad-teacher", "bad-teacher", _short(epochs=2), product(retain_share=(0.3, 1.0), lr=(3e-4, 1e-3, 3e-3))),
+        Contender("boundary-shrink", "boundary-shrink", _short(epochs=10, pixel_range=(0.0, 1.0)), product(lr=_FORGET_LRS)),
+        Contender("svd", "svd", {}, product(alpha_retain=(30.0, 100.0, 1000.0), alpha_forget=(3.0, 30.0))),
+        Contender("ssd", "ssd", {"batch_size": 128}, product(alpha=(0.5, 1.0, 2.0), dampening=(1.0, 0.5))),
         Contender("delete", "delete", _short(epochs=10), product(lr=_FORGET_LRS)),
         Contender("trw-beta0", "trw", _short(epochs=2, beta=0.0), product(lr=(0.003, 0.01, 0.02, 0.03, 0.06, 0.1)), whole_classes=True),
         _trw("trw", "logit-weights"),

@@ -34,7 +34,7 @@ class ImageSuite(Suite):
     epochs: int = Field(12, ge=1, description="Passes over the data in the training of originals and references.")
     references: int = Field(10, ge=3, description="Models retrained without each forget set.")
     choice_references: int = Field(4, ge=1, description="Models retrained without the forget set that settings are chosen on.")
-    shadows: int = Field(3, ge=1, description="Originals beyond one per seed: from what a method makes of the others, attacks learn what it leaves.")
+    shadows: int = Field(2, ge=1, description="Originals beyond one per seed: from what a method makes of the others, attacks learn what it leaves.")
     oracle: bool = Field(True, description="Also the settings that are best on the reported forget set itself.")
 
     @model_validator(mode="after")
