@@ -13,7 +13,7 @@ from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
 from unlearned.methods._rank_one import Gram, solve, solve_dual, solve_towards_zero
-from unlearned.methods.lunar import Lunar, Rows, _Work, last_prompt_token, shared_prefixes
+from unlearned.methods.lunar import Lunar, Rows, _Work, forget_in_turn, last_prompt_token, shared_prefixes
 from unlearned.problem import Problem
 from unlearned.tasks._decoders import block_outputs, down_projection, matrix_of, projection_inputs
 from unlearned.tasks._refusals import declines, unverifiable
@@ -246,6 +246,25 @@ def test_plain_peft_loads_the_edits_and_switches_them_off_bit_for_bit(kind: str,
     torch.testing.assert_close(problem.task.outputs(adapted, batch), problem.task.outputs(edited, batch), rtol=1e-4, atol=1e-5)
     with adapted.disable_adapter():
         assert torch.equal(problem.task.outputs(adapted, batch), plain)
+
+
+def test_a_further_request_leaves_what_the_first_one_shifted_where_it_is() -> None:
+    problem = problem_of("llama", forget=2, retain=2)
+    method = Lunar(**(LOOSE | {"shift": "last", "keep": (), "ridge": 0.0}))
+    requests = [problem.forget.subset([i]) for i in range(2)]
+    first, second = forget_in_turn(problem, requests, method, Engine(problem.task))
+    model = problem_of("llama").original.model
+    last = [int(problem.forget[i]["prompt_length"]) - 1 for i in range(2)]
+    batch = problem.task.collate([problem.forget[i] for i in range(2)])
+    states = [block_outputs(model, batch)[:, :, 0]]
+    for edits in (first, second):
+        for edit in edits:
+            edit.apply(model)
+        states.append(block_outputs(model, batch)[:, :, 0])
+    torch.testing.assert_close(states[1][0, last[0]] - states[0][0, last[0]], (2 * first[0].direction).float(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(states[2][0, last[0]], states[1][0, last[0]], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(states[2][1, last[1]] - states[1][1, last[1]], (2 * second[0].direction).float(), rtol=1e-3, atol=1e-4)
+    assert not torch.equal(first[0].direction, second[0].direction)
 
 
 def test_layers_are_ranked_by_refusals_and_recall() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -229,11 +230,13 @@ class _Work:
         parts = {"prompt": prompt, "answer": real & ~prompt}
         return Rows(nothing, torch.stack([parts[part] for part in self.method.keep]).any(dim=0) if self.method.keep else nothing)
 
-    def selected(self, layers: Sequence[int]) -> Iterator[tuple[dict[int, Tensor], float, float]]:
-        """Rows h (N, p) by layer, with their weight and mark, batch by batch."""
+    def selected(self, layers: Sequence[int], *, kept: bool = True) -> Iterator[tuple[dict[int, Tensor], float, float]]:
+        """Rows h (N, p) by layer, with their weight and mark, batch by batch; without those to keep if they are not asked for."""
         shared = shared_prefixes(self.problem.forget, self.retain) if self.method.shift == "differing" else None
-        sets: list[tuple[Literal["forget", "retain", "refusal"], Samples]] = [("forget", self.problem.forget), ("retain", self.retain)]
-        if self.method.keep_refusals:
+        sets: list[tuple[Literal["forget", "retain", "refusal"], Samples]] = [("forget", self.problem.forget)]
+        if kept:
+            sets.append(("retain", self.retain))
+        if kept and self.method.keep_refusals:
             sets.append(("refusal", self.refusals))
         with on_device(self.model, self.engine.device), evaluating(self.model):
             for kind, samples in sets:
@@ -249,14 +252,22 @@ class _Work:
                     else:
                         yield {layer: h[layer][rows.keep] for layer in layers}, self.method.retain_weight, 0.0
 
-    def edits(self) -> list[Edit]:
-        """The closed form."""
-        layers = self.layers()
-        grams = {layer: Gram.zeros(matrix_of(down_projection(self.model, layer)).shape[1], self.engine.device) for layer in layers}
-        for rows, weight, mark in self.selected(layers):
-            for layer in layers:
-                grams[layer].add(rows[layer], weight, mark)
-        return [Edit(layer, self.method.coefficient, self.vectors[layer], solve(grams[layer], self.method.ridge)) for layer in layers]
+    def edits(self, grams: dict[int, Gram] | None = None) -> list[Edit]:
+        """The closed form.
+
+        Args:
+            grams: sums over the rows of earlier requests by layer, which grow; empty before the first.
+        """
+        running = {} if grams is None else grams
+        first = not running
+        if first:
+            running |= {layer: Gram.zeros(matrix_of(down_projection(self.model, layer)).shape[1], self.engine.device) for layer in self.layers()}
+        for gram in running.values():
+            gram.settle()
+        for rows, weight, mark in self.selected(list(running), kept=first):
+            for layer, gram in running.items():
+                gram.add(rows[layer], weight, mark)
+        return [Edit(layer, self.method.coefficient, self.vectors[layer], solve(gram, self.method.ridge)) for layer, gram in running.items()]
 
     def matrices(self) -> dict[int, Tensor]:
         """New weights by the other solvers."""
@@ -299,6 +310,34 @@ class _Work:
                 optimizer.step()
             schedule.step()
         return matrix().detach()
+
+
+def forget_in_turn(problem: Problem, requests: Sequence[Samples], method: Lunar, engine: Engine) -> list[list[Edit]]:
+    """Several requests, one after the other: the edits of each, to be applied in this order.
+
+    What earlier requests shifted is kept where it is then: its rows are to be kept in all further requests. The layers are those of the first request, whose
+    inputs an edit of the layer itself does not change, so that running sums make each further request one solve (with several layers this is
+    approximate: an edit changes what later layers read).
+
+    Args:
+        problem: original and sets; its forget set is not used.
+        requests: forget sets, in order.
+        method: with the solver closed-form.
+        engine: computes.
+
+    Raises:
+        InputError: if the model cannot be edited, or declines no reference prompt.
+    """
+    grams: dict[int, Gram] = {}
+    model = copy.deepcopy(problem.original.model)
+    found = []
+    for request in requests:
+        now = replace(problem, original=problem.original.with_model(model), forget=request)
+        edits = _Work(method, now, engine).edits(grams)
+        for edit in edits:
+            edit.apply(model)
+        found.append(edits)
+    return found
 
 
 def shared_prefixes(forget: Samples, retain: Samples) -> Tensor:
