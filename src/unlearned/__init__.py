@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from unlearned.engine.engine import Engine
     from unlearned.engine.settings import Compute
     from unlearned.errors import DivergedError, InputError, UnlearnedError
+    from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
+    from unlearned.methods.lunar import forget_in_turn
     from unlearned.pipeline import run
     from unlearned.problem import Problem
     from unlearned.recipe import parse_recipe, read_recipe
@@ -27,6 +29,7 @@ _HOMES = {
     "Bundle": "tasks._task",
     "CompareRecord": "records",
     "Compute": "engine.settings",
+    "Edit": "methods._edits",
     "DivergedError": "errors",
     "Engine": "engine.engine",
     "Finding": "records",
@@ -39,11 +42,15 @@ _HOMES = {
     "audit": "api",
     "compare": "comparing",
     "forget": "api",
+    "forget_in_turn": "methods.lunar",
     "load": "api",
+    "load_edits": "methods._edits",
     "make_problem": "api",
     "parse_recipe": "recipe",
     "read_recipe": "recipe",
     "run": "pipeline",
+    "save_adapter": "methods._edits",
+    "save_edits": "methods._edits",
     "write_report": "report",
 }
 
@@ -53,6 +60,7 @@ __all__ = [
     "CompareRecord",
     "Compute",
     "DivergedError",
+    "Edit",
     "Engine",
     "Finding",
     "Forgotten",
@@ -64,11 +72,15 @@ __all__ = [
     "audit",
     "compare",
     "forget",
+    "forget_in_turn",
     "load",
+    "load_edits",
     "make_problem",
     "parse_recipe",
     "read_recipe",
     "run",
+    "save_adapter",
+    "save_edits",
     "write_report",
 ]
 
