@@ -17,7 +17,7 @@ from unlearned.tasks._task import Bundle
 
 HOW = Training(optimizer="adam", lr=0.05, epochs=16, batch_size=60, weight_decay=0)
 COUNT = 8
-BROKEN = GradientAscent(lr=0.5, epochs=10)
+BROKEN = GradientAscent(lr=0.3, epochs=10)
 """So much ascent that the forget set is answered worse than by a model that never saw it."""
 
 

@@ -67,6 +67,37 @@ def halves(models: Array, seed: int) -> Iterator[tuple[Array, Array]]:
         yield models[order[:half]], models[order[half : 2 * half]]
 
 
+class Matched(NamedTuple):
+    """Parts of the banks, all of one size: what is compared with the oracle, and the references that are compared with it in its place."""
+
+    shadows: Array
+    oracle: Array
+    null: Array | None
+    """None if there are too few references for two such parts."""
+
+
+def matched(phi: LogOdds, least: int, seed: int) -> list[Matched]:
+    """Random parts of the banks, as large as they can be, `DIVISIONS` times.
+
+    What tells distributions apart depends on how many models they are known by, so a null must rest on as many.
+
+    Args:
+        phi: log-odds of both banks.
+        least: models that a part must have.
+        seed: of the choice.
+    """
+    references, shadows = len(phi.references), len(phi.shadows)
+    half = min(shadows, references // 2)
+    size = half if half >= least else min(shadows, references)
+    parts = []
+    for division in range(DIVISIONS):
+        random = np.random.default_rng(derive_seed(seed, "matched", division))
+        order = random.permutation(references)
+        null = phi.references[order[size : 2 * size]] if half >= least else None
+        parts.append(Matched(phi.shadows[random.permutation(shadows)[:size]], phi.references[order[:size]], null))
+    return parts
+
+
 def spread(values: Sequence[float], n: int, over: str) -> Measured:
     """Mean with the range of all but the outermost: so far from it one value may lie by chance.
 
@@ -76,4 +107,6 @@ def spread(values: Sequence[float], n: int, over: str) -> Measured:
         over: what the values are of, in the plural.
     """
     low, high = np.quantile(values, [0.025, 0.975])
-    return Measured(float(np.mean(values)), Interval(float(low), float(high), f"middle 95 % of {len(values)} {over}"), n)
+    mean = float(np.mean(values))
+    # Where all values are equal, rounding can put the mean beside them.
+    return Measured(mean, Interval(min(mean, float(low)), max(mean, float(high)), f"middle 95 % of {len(values)} {over}"), n)
