@@ -1,6 +1,7 @@
 """Fills the placeholders of the pages when the documentation is built, from what the package itself says. So the pages cannot drift from the code.
 
 `<!-- cards: methods -->` (or `audits`, `attacks`): the card of each part with its settings, as `unlearned methods show NAME` prints it.
+`<!-- bench: SUITE -->`: the results of a suite, with the paper's numbers beside ours; without a name, those of all suites.
 `<!-- recipe-fields -->`: all fields of a recipe. `<!-- finding-fields -->`: all fields of `audit.json`.
 """
 
@@ -11,6 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,11 +22,15 @@ from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
 from unlearned import records
+from unlearned.bench import suites
 from unlearned.cli import app
 from unlearned.engine.training import Training
 from unlearned.recipe import RecipeFile
+from unlearned.report.bench import sheets as bench_sheets
+from unlearned.report.html import drawing_head, drawings
 
-_PLACEHOLDER = re.compile(r"^<!-- (cards|recipe-fields|finding-fields)(?:: (\w+))? -->$", re.MULTILINE)
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+_PLACEHOLDER = re.compile(r"^<!-- (cards|bench|recipe-fields|finding-fields)(?:: ([\w-]+))? -->$", re.MULTILINE)
 _SIGNS = {"Gt": ">", "Ge": "≥", "Lt": "<", "Le": "≤", "gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _OBVIOUS = {
     "AuditRecord.schema": "Version of this file's form.",
@@ -51,12 +57,13 @@ _OBVIOUS = {
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """What mkdocs calls with the source of each page."""
-    return _PLACEHOLDER.sub(_fill, markdown)
+    filled = _PLACEHOLDER.sub(_fill, markdown)
+    return f"{filled}\n\n{drawing_head()}\n" if 'class="drawings"' in filled else filled
 
 
 def _fill(match: re.Match[str]) -> str:
     what, argument = match.groups()
-    lines = {"cards": lambda: cards(argument), "recipe-fields": recipe_fields, "finding-fields": finding_fields}[what]()
+    lines = {"cards": lambda: cards(argument), "bench": lambda: bench(argument), "recipe-fields": recipe_fields, "finding-fields": finding_fields}[what]()
     return "\n".join(lines)
 
 
@@ -77,6 +84,34 @@ def cards(group: str) -> Iterator[str]:
         for field, told in shown["settings"].items():
             yield _row(f"`{field}`", f"`{_yaml(told['default'])}`", told["range"].strip(" ()"), told["description"])
         yield ""
+
+
+def bench(suite: str | None) -> Iterator[str]:
+    """What a suite is, and for each metric a table and the same numbers drawn; of all suites, each under a heading."""
+    if suite is None:
+        for name in suites.names():
+            yield f"\n## {name}\n"
+            yield from bench(name)
+        return
+    kind = suites.get(suite)
+    for paragraph in _paragraphs(suites.card(suite)):
+        yield f"{paragraph}\n"
+    file = RESULTS / f"{suite}.json"
+    if not file.exists():
+        yield f"There are no results of this suite yet. `unlearned bench {suite} --output benchmarks/results/{suite}.json` makes them.\n"
+        return
+    record = records.BenchRecord.model_validate_json(file.read_text(encoding="utf-8"))
+    quoted = ", and after a stroke the paper's number" if kind.paper else ""
+    settings = ", ".join(f"{name} {_yaml(value)}" for name, value in record.settings.items())
+    yield f"Each cell: {kind.statistic} over seeds, in brackets the smallest and the largest{quoted}. Made with version {record.environment.unlearned} on "
+    yield f"{record.environment.device} with: {_escape(settings)}.\n"
+    sheets = bench_sheets(record, kind.statistic, kind.paper)
+    for sheet, drawn in zip(sheets, drawings(record, kind.statistic, kind.paper), strict=True):
+        yield f"\n### {suite}: {_escape(sheet.title)}\n"
+        yield from _table("method", *map(_escape, sheet.settings))
+        yield from (_row(_escape(method), *map(_escape, cells)) for method, cells in sheet.rows)
+        if drawn:
+            yield f'\n<details class="drawings"><summary>Drawn</summary><div class="panels">{drawn}</div></details>\n'
 
 
 def recipe_fields() -> Iterator[str]:

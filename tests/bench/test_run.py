@@ -84,7 +84,7 @@ def test_tables_put_seeds_together_and_the_paper_beside(tmp_path: Path) -> None:
     console.print(bench_tables(run_suite(Table(), place(tmp_path)), "median", Table.paper))
     console.file.close()
     text = console.export_text()
-    assert "product, all" in text
+    assert "table: product" in text
     assert "4 [2, 6] / 1.5" in text
     assert "6 [3, 9]" in text
 

@@ -17,10 +17,12 @@ import pytest
 import yaml
 
 import unlearned
+import unlearned.records
 from tests.docs.conftest import ROOT
 from tests.docs.test_docs_examples import without_numbers
 from unlearned.attacks import attacks
 from unlearned.audits import audits
+from unlearned.bench import suites
 from unlearned.methods import methods
 from unlearned.pipeline import load_problem
 
@@ -152,6 +154,27 @@ def test_every_field_is_explained(hooks: Any, page: str) -> None:
     assert len(filled) > len(text)
     unexplained = [line for line in filled.splitlines() if re.match(r"\| `", line) and re.search(r"\|\s*\|$", line)]
     assert not unexplained
+
+
+def test_a_suite_without_results_says_so_and_one_with_results_shows_them(hooks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "RESULTS", tmp_path)
+    absent = hooks.on_page_markdown("# Sine\n\n<!-- bench: sine -->\n")
+    assert "There are no results of this suite yet. `unlearned bench sine --output benchmarks/results/sine.json` makes them." in absent
+    assert "style" not in absent
+    rows = [unlearned.records.BenchRow(method="ridge", setting="T=10", seed=s, split="all", metric="sup_error", value=v) for s, v in enumerate((2.0, 4.0))]
+    environment = unlearned.records.Environment(unlearned="0.1.0", python="3", platform="x", packages={}, device="cpu", threads=1)
+    record = unlearned.records.BenchRecord(suite="sine", environment=environment, settings={"seeds": 2}, rows=tuple(rows))
+    (tmp_path / "sine.json").write_text(record.to_json(), encoding="utf-8")
+    page = hooks.on_page_markdown("# Sine\n\n<!-- bench: sine -->\n")
+    assert "| method | T=10 |\n| --- | --- |\n| ridge | 3 \\[2, 4\\] / 2.27 |" in page
+    assert page.count('<use href="#mark-paper"') == 1
+    assert page.count("<defs>") == 1
+    assert "with: seeds 2." in page
+
+
+def test_every_suite_is_on_the_page_of_benchmarks(hooks: Any) -> None:
+    page = hooks.on_page_markdown((DOCS / "benchmarks.md").read_text(encoding="utf-8"))
+    assert re.findall(r"^## (\S+)$", page, re.MULTILINE) == suites.names()
 
 
 @pytest.mark.usefixtures("workplace")

@@ -16,6 +16,7 @@ def bench(
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Repetitions.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Directory of the data sets that the suite reads.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="File for the rows, as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="File for a page with tables and dot plots.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Directory for finished cells and shared models.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the suite, name=value; may be given several times.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Cells that run at the same time.")] = 1,
@@ -42,7 +43,9 @@ def bench(
     from unlearned.engine.settings import Compute
     from unlearned.pipeline import default_cache
     from unlearned.recipe import make_settings
+    from unlearned.report import write_page
     from unlearned.report.bench import bench_tables
+    from unlearned.report.html import benchmark
 
     with as_options({"suite.name": "SUITE", "suite.seeds": "--seeds", "suite": "--set", "compute.device": "--device", "cache": "--cache"}):
         kind = suites.get(name, "suite.name")
@@ -52,9 +55,13 @@ def bench(
         record = run_suite(suite, Place(data, cache or default_cache() / "bench", compute, not as_json))
     if output is not None:
         write_text(output, record.to_json(), "--output")
+    if html is not None:
+        write_page(benchmark(record, suite.statistic, suite.paper), html, "--html")
     if as_json:
         typer.echo(record.to_json(), nl=False)
         return
     Console().print(bench_tables(record, suite.statistic, suite.paper))
     if output is not None:
         say(f"rows: {output}")
+    if html is not None:
+        say(f"page: {html}")

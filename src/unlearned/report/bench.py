@@ -1,10 +1,10 @@
-"""A benchmark as tables: for each metric, methods in rows and settings in columns, the paper's number beside ours."""
+"""A benchmark as tables and dot plots: for each metric methods in rows and settings in columns, the paper's number beside ours."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,44 +12,139 @@ from rich.table import Table
 
 from unlearned.records import BenchRecord, BenchRow, Quoted
 from unlearned.report.console import literal
+from unlearned.report.drawings import Dot, DotRow, Dots, Span
+from unlearned.report.scales import Scale, of_values
 from unlearned.report.words import readable, significant
 
 Papers = Mapping[Quoted, float]
+Statistic = Literal["mean", "median"]
+MOST = 4
+"""Settings that are drawn one by one; more are drawn together, a small dot for each."""
 
 
-def bench_tables(record: BenchRecord, statistic: Literal["mean", "median"], paper: Papers) -> RenderableType:
-    """One table for each metric and split.
+class Sheet(NamedTuple):
+    """One metric on one split."""
+
+    title: str
+    settings: list[str]
+    rows: list[tuple[str, list[str]]]
+    """Methods with a cell for each setting."""
+    drawn: list[Dots]
+    """The same numbers, drawn."""
+
+
+def bench_tables(record: BenchRecord, statistic: Statistic, paper: Papers) -> RenderableType:
+    """One table for each metric and split, for the terminal.
 
     A cell holds the mean or median over seeds, in brackets the smallest and the largest, and after a stroke the paper's number.
     """
-    places = dict.fromkeys((row.metric, row.split) for row in record.rows)
-    return Group(*(_table(record, metric, split, statistic, paper) for metric, split in places))
+    return Group(*(_table(f"{record.suite}: {sheet.title} ({statistic} [least, most] / paper)", sheet) for sheet in sheets(record, statistic, paper)))
 
 
-def _table(record: BenchRecord, metric: str, split: str, statistic: Literal["mean", "median"], paper: Papers) -> Table:
-    rows = [row for row in record.rows if (row.metric, row.split) == (metric, split)]
-    methods, settings = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("method", "setting"))
-    shown = Table(
-        box=box.SIMPLE, pad_edge=False, title=literal(f"{record.suite}: {readable(metric)}, {split} ({statistic} [least, most] / paper)"), title_justify="left"
-    )
-    shown.add_column("method", overflow="fold")
-    for setting in settings:
-        shown.add_column(literal(setting), justify="right", overflow="fold")
-    for method in methods:
-        cells = [[row for row in rows if (row.method, row.setting) == (method, setting)] for setting in settings]
-        quoted = [paper.get(Quoted(method, setting, split, metric)) for setting in settings]
-        shown.add_row(literal(method), *(literal(cell(found, statistic, number)) for found, number in zip(cells, quoted, strict=True)))
-    return shown
+class Place(NamedTuple):
+    """A method at a setting, or at all of them: what was found there."""
+
+    values: list[float]
+    paper: float | None = None
+    reason: str = ""
+    """Why there is no value."""
 
 
-def cell(rows: list[BenchRow], statistic: Literal["mean", "median"], paper: float | None) -> str:
+def sheets(record: BenchRecord, statistic: Statistic, paper: Papers) -> list[Sheet]:
+    """One sheet for each metric and split. A method has the same look in all of them: that of its place among all methods."""
+    methods = list(dict.fromkeys(row.method for row in record.rows))
+    found = []
+    for metric, split in dict.fromkeys((row.metric, row.split) for row in record.rows):
+        rows = [row for row in record.rows if (row.metric, row.split) == (metric, split)]
+        settings = list(dict.fromkeys(row.setting for row in rows))
+        looks = {method: look for look, method in enumerate(methods) if any(row.method == method for row in rows)}
+        places: dict[str, dict[str, Place]] = {method: {} for method in looks}
+        texts: list[tuple[str, list[str]]] = [(method, []) for method in looks]
+        for method, cells in texts:
+            for setting in settings:
+                here = [row for row in rows if (row.method, row.setting) == (method, setting)]
+                quoted = paper.get(Quoted(method, setting, split, metric))
+                places[method][setting] = Place(_values(here), quoted, next((row.reason for row in here if row.reason), ""))
+                cells.append(cell(here, statistic, quoted))
+        title = readable(metric) + ("" if split == "all" else f", {split}")
+        drawn = _one_by_one(looks, places, statistic) if len(settings) <= MOST else _together(looks, places, statistic)
+        found.append(Sheet(title, settings, texts, drawn))
+    return found
+
+
+def cell(rows: Sequence[BenchRow], statistic: Statistic, paper: float | None) -> str:
     """One cell as text."""
-    values = [row.value for row in rows if row.value is not None]
+    values = _values(rows)
     if values:
-        middle = statistics.mean(values) if statistic == "mean" else statistics.median(values)
-        text = significant(middle)
+        text = significant(_middle(values, statistic))
         if len(values) > 1:
             text += f" [{significant(min(values))}, {significant(max(values))}]"
     else:
         text = rows[0].reason or "" if rows else "-"
     return text if paper is None else f"{text} / {significant(paper)}"
+
+
+def _table(title: str, sheet: Sheet) -> Table:
+    shown = Table(box=box.SIMPLE, pad_edge=False, title=literal(title), title_justify="left")
+    shown.add_column("method", overflow="fold")
+    for setting in sheet.settings:
+        shown.add_column(literal(setting), justify="right", overflow="fold")
+    for method, cells in sheet.rows:
+        shown.add_row(literal(method), *map(literal, cells))
+    return shown
+
+
+def _one_by_one(looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
+    """A plot for each setting, with the paper's numbers."""
+    drawn = []
+    for setting in next(iter(places.values())):
+        here = {method: place for method in looks if (place := places[method][setting]) != Place([])}
+        several = any(len(place.values) > 1 for place in here.values())
+        drawn += _plot(setting, f"{statistic} over seeds; small: each seed" if several else "", looks, here, statistic)
+    return drawn
+
+
+def _together(looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
+    """One plot of the mean over settings."""
+    here = {}
+    for method in looks:
+        values = [_middle(place.values, statistic) for place in places[method].values() if place.values]
+        here[method] = Place(values, reason=next((place.reason for place in places[method].values() if place.reason), ""))
+    return _plot(f"{len(next(iter(places.values())))} settings", "mean over settings; small: each of them", looks, here, "mean")
+
+
+def _plot(title: str, caption: str, looks: Mapping[str, int], places: Mapping[str, Place], statistic: Statistic) -> list[Dots]:
+    quoted = [place.paper for place in places.values() if place.paper is not None]
+    every = [*quoted, *(value for place in places.values() for value in place.values)]
+    if len(set(every)) < 2:  # a plot of one number says nothing
+        return []
+    scale = of_values(every, "", count=3)
+    heads = ("ours", "paper") if quoted else ("ours",)
+    rows = [_row(method, looks[method], place, scale, statistic, len(heads)) for method, place in places.items()]
+    return [Dots(title, "; ".join(filter(None, [caption, "hollow: the paper's number" if quoted else ""])), heads, tuple(rows), scale.ticks)]
+
+
+def _row(method: str, look: int, place: Place, scale: Scale, statistic: Statistic, width: int) -> DotRow:
+    values, paper = place.values, place.paper
+    dots = [Dot(scale.place(value), "seed") for value in values] if len(values) > 1 else []
+    dots += [Dot(scale.place(_middle(values, statistic)))] if values else []
+    dots += [Dot(scale.place(paper), "paper")] if paper is not None else []
+    texts = (significant(_middle(values, statistic)) if values else "", "" if paper is None else significant(paper))
+    spread = (min(values), max(values)) if len(values) > 1 else None
+    return DotRow(
+        method,
+        look,
+        tuple(dots),
+        span=None if spread is None else Span(*map(scale.place, spread)),
+        texts=texts[:width],
+        interval="" if spread is None else f"[{significant(spread[0])}, {significant(spread[1])}]",
+        note="" if dots else place.reason,
+    )
+
+
+def _values(rows: Sequence[BenchRow]) -> list[float]:
+    return [row.value for row in rows if row.value is not None]
+
+
+def _middle(values: Sequence[float], statistic: Statistic) -> float:
+    return statistics.mean(values) if statistic == "mean" else statistics.median(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -11,10 +12,11 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from unlearned.records import AuditRecord, CompareRecord
+from unlearned.records import AuditRecord, BenchRecord, CompareRecord, Environment
 from unlearned.report import words
+from unlearned.report.bench import Papers, Statistic, sheets
 from unlearned.report.comparison import contents
-from unlearned.report.looks import look
+from unlearned.report.looks import Look, look
 from unlearned.report.rows import Row, side_by_side, single
 from unlearned.report.sections import sections
 from unlearned.report.several import caveats
@@ -32,6 +34,7 @@ def page(record: AuditRecord) -> str:
         "sections": [part for part in parts if part.figures or part.unplotted or part.empty],
         "specs": [figure.spec for part in parts for figure in part.figures],
         "recipe": _recipe(record),
+        "environment": _environment(record.environment),
     }
     return _render("report.html.j2", [plotly.offline.get_plotlyjs(), _asset("plots.js"), _asset("page.js")], values)
 
@@ -48,17 +51,55 @@ def comparison(record: CompareRecord) -> str:
     return _render("compare.html.j2", [_asset("drawings.js"), _asset("page.js")], values)
 
 
-def _render(template: str, scripts: list[str], values: dict[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("unlearned", "report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+def benchmark(record: BenchRecord, statistic: Statistic, paper: Papers) -> str:
+    """The page of a benchmark as text."""
+    values = {
+        "record": record,
+        "statistic": statistic,
+        "quoted": bool(paper),
+        "sheets": sheets(record, statistic, paper),
+        "looks": _looks(record),
+        "settings": yaml.safe_dump(record.settings, sort_keys=False, allow_unicode=True),
+        "environment": _environment(record.environment),
+    }
+    return _render("bench.html.j2", [_asset("page.js")], values)
+
+
+def drawings(record: BenchRecord, statistic: Statistic, paper: Papers) -> list[str]:
+    """The dot plots of each sheet of a benchmark, for a page that has `drawing_head`."""
+    macros: Any = _templates().get_template("macros.html.j2").module
+    return ["".join(str(macros.dots(plot)) for plot in sheet.drawn) for sheet in sheets(record, statistic, paper)]
+
+
+def drawing_head(methods: int = 36) -> str:
+    """What a page needs before `drawings` of as many methods."""
+    macros: Any = _templates().get_template("macros.html.j2").module
+    looks = [look(position) for position in range(methods)]
+    return f"<style>{_asset('drawings.css')}</style>{macros.colours(looks)}{macros.symbols(looks)}"
+
+
+def _looks(record: BenchRecord) -> list[Look]:
+    return [look(position) for position in range(len({row.method for row in record.rows}))]
+
+
+def _render(template: str, scripts: list[str], values: Mapping[str, Any]) -> str:
     shared = {
         "words": words,
         "policy": _policy(scripts),
-        "style": Markup(_asset("page.css")),  # noqa: S704 - files of this package, not input
+        "style": Markup(_asset("drawings.css") + _asset("page.css")),  # noqa: S704 - files of this package, not input
         "scripts": [Markup(script) for script in scripts],  # noqa: S704 - the same
     }
-    return environment.get_template(template).render(values | shared)
+    return _templates().get_template(template).render({**values, **shared})
+
+
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("unlearned", "report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _environment(environment: Environment) -> list[tuple[str, Any]]:
+    return [*environment.model_dump(exclude={"packages"}).items(), *environment.packages.items()]
 
 
 def _recipe(record: AuditRecord) -> str:

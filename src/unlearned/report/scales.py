@@ -40,7 +40,7 @@ class Scale:
 def of_values(values: Iterable[float], unit: str, *, signed: bool = False, count: int = 5) -> Scale:
     """A scale that holds all values with a margin.
 
-    By ratios where they span several orders of magnitude. Shares are compared by differences.
+    By ratios where the largest is more than ten times the smallest. Shares are compared by differences.
 
     Args:
         values: at least one.
@@ -50,12 +50,12 @@ def of_values(values: Iterable[float], unit: str, *, signed: bool = False, count
     """
     ends = sorted(values)
     low, high = ends[0], ends[-1]
-    by_ratio = unit != "share" and not signed and low > 0 and high / low > 30
+    by_ratio = unit != "share" and not signed and low > 0 and high / low > 10
     if by_ratio:
         low, high = math.log10(low), math.log10(high)
     margin = 0.05 * (high - low) or (0.05 if unit == "share" else 0.1 * abs(high) or 1.0)
     bare = Scale(low - margin, high + margin, by_ratio)
-    inside = [v for v in (_powers(bare) if by_ratio else _steps(bare, _size(unit), count)) if signed or unit != "share" or 0 <= v <= 1]
+    inside = [v for v in (_powers(bare, count) if by_ratio else _steps(bare, _size(unit), count)) if signed or unit != "share" or 0 <= v <= 1]
     return Scale(bare.low, bare.high, by_ratio, ticks=tuple(map(Tick, map(bare.place, inside), _texts(inside, unit, signed))))
 
 
@@ -63,7 +63,7 @@ def of_budgets(budgets: Iterable[float], unit: str) -> Scale:
     """A scale for what attackers spend: by ratios where they double it again and again, so that the first steps can be told apart."""
     spent = sorted(set(budgets))
     positive = [budget for budget in spent if budget > 0]
-    by_ratio = len(positive) > 2 and spent[0] >= 0 and not unit.startswith("share") and positive[-1] / positive[0] > 6
+    by_ratio = len(positive) > 2 and spent[0] >= 0 and not unit.startswith(("share", "%")) and positive[-1] / positive[0] > 6
     if by_ratio:
         low, high = math.log10(positive[0]), math.log10(positive[-1])
         zero = low - (high - low) / (len(positive) - 1)
@@ -94,10 +94,11 @@ def _steps(scale: Scale, size: float, count: int) -> list[float]:
     return [i * steps[chosen] * size for i in ranges[chosen]]
 
 
-def _powers(scale: Scale) -> Sequence[float]:
+def _powers(scale: Scale, count: int) -> list[float]:
+    """Powers of ten, or every second, third, ... of them; where there are few, also their threefold."""
     low, high = math.floor(scale.low), math.ceil(scale.high)
-    every = max(1, (high - low) // 5)
-    wanted = [factor * 10.0**power for power in range(low, high + 1, every) for factor in ((1.0,) if scale.high - scale.low > 2 else (1.0, 3.0))]
+    factors = (1.0,) if scale.high - scale.low > 2 else (1.0, 3.0)
+    wanted = [factor * 10.0**power for power in range(low, high + 1, math.ceil((scale.high - scale.low) / count)) for factor in factors]
     return [value for value in wanted if scale.low <= math.log10(value) <= scale.high]
 
 
