@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from tests.methods.oracles import LinearClassifier, softmax_rows
@@ -119,3 +120,8 @@ def test_targets_do_not_depend_on_the_batch_or_the_mode(training: bool) -> None:
 def test_the_retain_set_is_not_used() -> None:
     results = [bits(forget(problem_of("plain", retain=retain), "boundary-shrink", lr=0.05, epochs=2).model) for retain in (18, 11)]
     assert same_bits(*results)
+
+
+def test_an_empty_range_of_pixels_is_refused() -> None:
+    with pytest.raises(ValidationError, match="1 is not below 0"):
+        BoundaryShrink(pixel_range=(1, 0))

@@ -74,10 +74,11 @@ def test_retraining_does_not_start_from_the_weights_of_the_original() -> None:
     assert same_bits(*results)
 
 
-LOOPING = ["retrain", "fine-tune", "gradient-ascent", "neg-grad-plus", "scrub"]
+LOOPING = ["retrain", "fine-tune", "gradient-ascent", "neg-grad-plus", "l1-sparse", "ridge", "noisy-gd"]
+ON_IMAGES = ["scrub", "random-label", "salun", "npo", "bad-teacher", "boundary-shrink"]
 
 
-@pytest.mark.parametrize(("method", "kind"), [(m, k) for m in LOOPING for k in ("plain", "gpt2", "unet") if m != "scrub" or k == "plain"])
+@pytest.mark.parametrize(("method", "kind"), [*((m, k) for m in LOOPING for k in ("plain", "gpt2", "unet")), *((m, "plain") for m in ON_IMAGES)])
 def test_divergence_is_noticed_and_the_original_untouched(method: str, kind: str) -> None:
     problem = problem_of(kind)
     before = bits(problem.original.model)
@@ -86,7 +87,7 @@ def test_divergence_is_noticed_and_the_original_untouched(method: str, kind: str
     assert same_bits(before, bits(problem.original.model))
 
 
-@pytest.mark.parametrize("method", [*LOOPING, "ssd"])
+@pytest.mark.parametrize("method", [*LOOPING, *ON_IMAGES, "ssd", "svd"])
 def test_a_pattern_that_matches_nothing_is_refused(method: str) -> None:
     problem = problem_of("plain")
     with pytest.raises(InputError, match="no trainable parameter matches 'nothing'"):

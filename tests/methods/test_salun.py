@@ -118,6 +118,16 @@ def test_what_the_mask_leaves_out_keeps_its_bits(optimizer: str, order: str) -> 
     assert 0.49 < moved / sum(mask.numel() for mask in masks.values()) <= 0.5
 
 
+def test_the_limit_on_gradients_is_one_on_the_weights_that_move() -> None:
+    """One step of SGD whose gradients are scaled down to 0.01: the weights move by lr · 0.01, with nothing of the limit spent on what is put back."""
+    problem = problem_of("linear", forget=4, retain=4, model=made(linear_network))
+    before = layer_of(problem.original.model, 1)
+    settings: dict[str, Any] = {"lr": 2.0, "momentum": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.01, "epochs": 1, "share": 0.2}
+    after = layer_of(forget(problem, "salun", order="union", **settings).model, 1)
+    moved = torch.cat([(after.weight - before.weight).flatten(), after.bias - before.bias]).detach()
+    assert float(moved.norm()) == pytest.approx(0.02, rel=1e-3)
+
+
 def test_with_all_weights_it_is_random_label() -> None:
     problem = problem_of("plain")
     settings: dict[str, Any] = {"lr": 0.05, "batch_size": 8, "epochs": 2}

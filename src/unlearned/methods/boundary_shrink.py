@@ -12,11 +12,11 @@ clamped only to a given `pixel_range`, and never rounded. ỹ is computed once f
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unlearned.data.samples import Samples
@@ -58,6 +58,12 @@ class BoundaryShrink(ObjectiveMethod):
     epsilon: float = Field(0.1, gt=0, description="Step ε on each pixel, in units of the pixels that the model is given.")
     pixel_range: tuple[float, float] | None = Field(None, description="Moved pixels are clamped to this range, for example [0, 1]; None: they are not.")
     only_wrong: bool = Field(True, description="Never teach the true class, also where the step does not leave it.")
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
+            raise ValueError(f"pixel_range is from the lowest to the highest pixel; {self.pixel_range[0]:g} is not below {self.pixel_range[1]:g}")
+        return self
 
     def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:
         targets = engine.evaluate(problem.original.model, problem.forget, lambda model, batch: self._targets(engine, model, batch))
