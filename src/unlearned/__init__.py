@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from unlearned.engine.engine import Engine
     from unlearned.engine.settings import Compute
     from unlearned.errors import DivergedError, InputError, UnlearnedError
+    from unlearned.exact._result import Exact
+    from unlearned.exact.deep_linear import forget_deep_linear
+    from unlearned.exact.linear import forget_linear
+    from unlearned.exact.two_layer import forget_two_layer
     from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
     from unlearned.methods.lunar import forget_in_turn
     from unlearned.pipeline import run
@@ -32,6 +36,7 @@ _HOMES = {
     "Edit": "methods._edits",
     "DivergedError": "errors",
     "Engine": "engine.engine",
+    "Exact": "exact._result",
     "Finding": "records",
     "Forgotten": "api",
     "InputError": "errors",
@@ -42,7 +47,10 @@ _HOMES = {
     "audit": "api",
     "compare": "comparing",
     "forget": "api",
+    "forget_deep_linear": "exact.deep_linear",
     "forget_in_turn": "methods.lunar",
+    "forget_linear": "exact.linear",
+    "forget_two_layer": "exact.two_layer",
     "load": "api",
     "load_edits": "methods._edits",
     "make_problem": "api",
@@ -62,6 +70,7 @@ __all__ = [
     "DivergedError",
     "Edit",
     "Engine",
+    "Exact",
     "Finding",
     "Forgotten",
     "InputError",
@@ -72,7 +81,10 @@ __all__ = [
     "audit",
     "compare",
     "forget",
+    "forget_deep_linear",
     "forget_in_turn",
+    "forget_linear",
+    "forget_two_layer",
     "load",
     "load_edits",
     "make_problem",

@@ -101,6 +101,10 @@ def test_python(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_page(DOCS / "python.md", workplace, capfd)
 
 
+def test_exact(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_page(DOCS / "exact.md", workplace, capfd)
+
+
 def test_extend(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     try:
         run_page(DOCS / "extend.md", workplace, capfd)
@@ -111,7 +115,7 @@ def test_extend(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_marked_block_is_of_a_page_that_is_run() -> None:
-    run = {"own-model.md", "python.md", "extend.md"}
+    run = {"own-model.md", "python.md", "exact.md", "extend.md"}
     assert {page.name for page in DOCS.glob("*.md") if any(block.kind != "output" for block in blocks(page))} == run
 
 
