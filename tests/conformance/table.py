@@ -56,6 +56,9 @@ def _on(kinds: tuple[str, ...], name: str, settings: dict[str, Any], **more: Any
 _SHORT = {"epochs": 2, "batch_size": 8, "lr": 0.01}
 _ADAM = _SHORT | {"optimizer": "adam", "schedule": "cosine", "max_grad_norm": 1.0}
 
+_PROJECTED = _SHORT | {"batch_size": 2, "descent_epochs": 1, "projection_samples": 4, "strength": 0.5}
+"""Paced by the forget set."""
+
 _CLASSES = "label in [3, 4, 5]"
 """Whole classes: seven samples, so that 17 are left."""
 
@@ -68,6 +71,13 @@ METHODS = [
     *_on(ALL, "fine-tune", _SHORT),
     *_on(ALL, "gradient-ascent", _SHORT | {"batch_size": 2, "lr": 0.001}),
     *_on(ALL, "neg-grad-plus", _SHORT),
+    *_on((*IMAGES, *TEXTS), "minnorm-og", _PROJECTED),
+    Row(
+        "minnorm-og",
+        "plain",
+        _PROJECTED | {"epochs": 3, "projection_period": 2, "statistics": "batch", "graph": "stale", "forget_statistics": True, "retain_fraction": 0.5},
+        "as-the-code",
+    ),
     *_on(IMAGES, "scrub", _SHORT | {"max_epochs": 1, "forget_batch_size": 2, "lr_decay_epochs": (1,)}),
     # The order of the data matters to SSD alone through which samples share a batch.
     *_on(ALL, "ssd", {"batch_size": 4, "alpha": 0.5, "dampening": 0.5}, partial=True),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -36,6 +38,33 @@ def test_what_must_be_kept_is_the_largest_logit() -> None:
     logits = TASK.outputs(problem.original.model, batch)
     assert kept.shape == (4, 1)
     assert kept[:, 0].tolist() == [max(row) for row in logits.tolist()]
+
+
+def test_what_must_be_kept_of_a_text_is_the_sum_of_its_answers_logits() -> None:
+    problem = problem_of("gpt2")
+    batch = problem.task.collate([problem.test[i] for i in range(5)])
+    model = problem.original.model
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
+    for i, kept in enumerate(problem.task.constraints(model, batch).detach()):
+        answer = [(t, int(token)) for t, token in enumerate(batch["labels"][i]) if token != -100]
+        assert kept.shape == (1,)
+        assert float(kept) == pytest.approx(sum(float(logits[i, t - 1, token]) for t, token in answer), rel=1e-5)
+
+
+def test_an_answer_known_by_heart_has_a_gradient_in_what_is_kept_but_none_in_its_likelihood() -> None:
+    problem = problem_of("gpt2")
+    batch = problem.task.collate([problem.test[0]])
+    model: Any = problem.original.model
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e4)  # sure of whatever it says, and it is asked for that
+        said = model(input_ids=batch["input_ids"]).logits.argmax(dim=2)
+    batch["labels"] = torch.where(batch["labels"] == -100, -100, said.roll(1, dims=1))
+    sizes = []
+    for function in (problem.task.constraints, problem.task.losses):
+        gradients = torch.autograd.grad(function(model, batch).sum(), list(model.parameters()))
+        sizes.append(max(float(gradient.abs().max()) for gradient in gradients))
+    assert sizes[0] > 1
+    assert sizes[1] < 1e-3
 
 
 def test_tasks_that_name_none_say_so() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ class Method(Settings, ABC):
     """An unlearning algorithm with its settings: one field per hyper-parameter, with its range and the paper's default."""
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[str] | None] = None
+    tasks: ClassVar[Collection[str] | None] = None
     """Tasks that it is defined for; None: all."""
 
     @abstractmethod

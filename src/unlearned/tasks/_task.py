@@ -169,6 +169,11 @@ class Task(Settings, ABC):
         del model, batch
         raise NotImplementedError(f"{self.name} names no outputs that unlearning must keep")
 
+    def classes(self, batch: Batch) -> Tensor | None:
+        """The class of each sample, (B,), where the outputs are logits of classes; None: samples have none."""
+        del batch
+        return None
+
     def features(self, model: nn.Module, batch: Batch) -> Tensor:
         """The representation that the model's last layer reads, (B, D), differentiable.
 

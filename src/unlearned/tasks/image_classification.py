@@ -95,6 +95,10 @@ class ImageClassification(Task):
         """The largest logit of each sample, (B, 1): which one it is, is held fixed (Block et al. 2025, section 5)."""
         return self.outputs(model, batch).amax(dim=1, keepdim=True)
 
+    def classes(self, batch: Batch) -> Tensor:
+        """The labels, (B,)."""
+        return batch["labels"]
+
     def features(self, model: nn.Module, batch: Batch) -> Tensor:
         """What the linear layer that gives the logits reads, (B, D)."""
         return head_of(model, batch["pixel_values"]).features

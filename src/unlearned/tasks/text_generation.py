@@ -120,6 +120,16 @@ class TextGeneration(Task):
         """Σ log p(answer token), where `losses` takes the mean."""
         return -self.answer_nll(model, batch)[0]
 
+    def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Sum of the logits of the answer's tokens, (B, 1).
+
+        Not of their log-probabilities: where a model knows an answer by heart, the gradient of its log-probability is 0 and holds nothing in its place.
+        """
+        targets = batch["labels"][:, 1:]
+        counted = targets != IGNORED
+        chosen = self.token_logits(model, batch).gather(2, torch.where(counted, targets, 0)[..., None])[..., 0]
+        return torch.where(counted, chosen, 0).sum(dim=1, keepdim=True)
+
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
         """ROUGE-1 recall of the greedy answer, or exp(mean log p(answer token))."""
         return self.probability(model, batch) if self.score == "probability" else self.recall(self.generations(model, batch), batch)
