@@ -33,14 +33,17 @@ def public(body: list[ast.stmt], inherited: dict[str, Definition]) -> Iterator[D
             yield from public(node.body, {} if not node.bases else OVERRIDDEN)
 
 
+SEAMS = ("tasks/_task.py", "methods/_method.py", "methods/_forget_retain.py", "audits/_audit.py", "attacks/_attack.py", "engine/bank.py", "bench/_suite.py")
+
+
 def _documented_methods() -> dict[str, Definition]:
-    """Methods of the seams, by name: whoever implements one need not explain it again."""
+    """Methods of the seams and abstract methods, by name: whoever implements one need not explain it again."""
     found: dict[str, Definition] = {}
-    for name in ("tasks/_task.py", "methods/_method.py", "audits/_audit.py", "attacks/_attack.py", "engine/bank.py", "bench/_suite.py"):
-        tree = ast.parse((ROOT / "src" / "unlearned" / name).read_text(encoding="utf-8"))
-        for part in tree.body:
-            if isinstance(part, ast.ClassDef):
-                found |= {node.name: node for node in part.body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)}
+    for path in MODULES:
+        seam = path.relative_to(ROOT / "src" / "unlearned").as_posix() in SEAMS
+        classes = [part for part in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(part, ast.ClassDef)]
+        methods = [node for part in classes for node in part.body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)]
+        found |= {node.name: node for node in methods if seam or any(ast.unparse(name) == "abstractmethod" for name in node.decorator_list)}
     return found
 
 
