@@ -132,6 +132,8 @@ AUDITS = [
     *_on(ALL, "rmia", {}, fewest=2),
     Row("rmia", "plain", {"a": 1.0}, "a-1", fewest=2),
     *_on(ALL, "klom", {}, fewest=4, subjects=("unlearned", "reference")),
+    *_on(ALL, "neurips-score", {}, fewest=6, subjects=("unlearned", "reference")),
+    *_on(IMAGES, "zrf", {}),
     *_on(IMAGES, "output-distance", {}),
     *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, stack
 
 from unlearned.engine.randomness import derive_seed
@@ -68,33 +69,33 @@ def halves(models: Array, seed: int) -> Iterator[tuple[Array, Array]]:
 
 
 class Matched(NamedTuple):
-    """Parts of the banks, all of one size: what is compared with the oracle, and the references that are compared with it in its place."""
+    """Parts of the banks, all of one size, as positions: what is compared with the oracle, and the references that are compared with it in its place."""
 
-    shadows: Array
-    oracle: Array
-    null: Array | None
+    shadows: NDArray[np.intp]
+    oracle: NDArray[np.intp]
+    null: NDArray[np.intp] | None
     """None if there are too few references for two such parts."""
 
 
-def matched(phi: LogOdds, least: int, seed: int) -> list[Matched]:
+def matched(shadows: int, references: int, least: int, seed: int) -> list[Matched]:
     """Random parts of the banks, as large as they can be, `DIVISIONS` times.
 
     What tells distributions apart depends on how many models they are known by, so a null must rest on as many.
 
     Args:
-        phi: log-odds of both banks.
+        shadows: models in the one bank.
+        references: models in the other.
         least: models that a part must have.
         seed: of the choice.
     """
-    references, shadows = len(phi.references), len(phi.shadows)
     half = min(shadows, references // 2)
     size = half if half >= least else min(shadows, references)
     parts = []
     for division in range(DIVISIONS):
         random = np.random.default_rng(derive_seed(seed, "matched", division))
         order = random.permutation(references)
-        null = phi.references[order[size : 2 * size]] if half >= least else None
-        parts.append(Matched(phi.shadows[random.permutation(shadows)[:size]], phi.references[order[:size]], null))
+        null = order[size : 2 * size] if half >= least else None
+        parts.append(Matched(random.permutation(shadows)[:size], order[:size], null))
     return parts
 
 

@@ -75,10 +75,10 @@ class Klom(Audit):
 
     def _on(self, subject: Subject, split: str) -> list[Finding]:
         phi = log_odds(subject, split)
-        parts = matched(phi, 2, derive_seed(subject.engine.seed, self.name))
-        models, n = parts[0].oracle.shape
-        values = [histogram_divergence(part.shadows, part.oracle) for part in parts]
-        nulls = [histogram_divergence(part.null, part.oracle) for part in parts if part.null is not None]
+        parts = matched(len(phi.shadows), len(phi.references), 2, derive_seed(subject.engine.seed, self.name))
+        models, n = len(parts[0].oracle), phi.references.shape[1]
+        values = [histogram_divergence(phi.shadows[part.shadows], phi.references[part.oracle]) for part in parts]
+        nulls = [histogram_divergence(phi.references[part.null], phi.references[part.oracle]) for part in parts if part.null is not None]
         why = no_null(4, len(phi.references))
         findings: list[Finding] = []
         for metric, summary in _METRICS.items():
