@@ -105,6 +105,11 @@ def test_exact(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_page(DOCS / "exact.md", workplace, capfd)
 
 
+def test_compare(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_page(DOCS / "compare.md", workplace, capfd)
+    assert (workplace / "side" / "compare.html").exists()
+
+
 def test_extend(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     try:
         run_page(DOCS / "extend.md", workplace, capfd)
@@ -115,7 +120,7 @@ def test_extend(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_marked_block_is_of_a_page_that_is_run() -> None:
-    run = {"own-model.md", "python.md", "exact.md", "extend.md"}
+    run = {"own-model.md", "python.md", "exact.md", "compare.md", "extend.md"}
     assert {page.name for page in DOCS.glob("*.md") if any(block.kind != "output" for block in blocks(page))} == run
 
 

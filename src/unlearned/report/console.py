@@ -87,13 +87,13 @@ def _cost(name: str, cost: Cost) -> Text:
 def comparison(record: CompareRecord) -> RenderableType:
     """One line for each run with the numbers that tell most, under those of the original and the retrained models."""
     told = [column for column in columns(record) if column.telling]
-    shown = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = Table(box=box.SIMPLE, pad_edge=False, padding=0)  # eight numbers beside a name, within eighty columns
     shown.add_column("method", overflow="fold")
     shown.add_column("verdict", overflow="fold")
     for column in told:
         shown.add_column(literal(column.heading), justify="right", overflow="fold")
     for subject in ("original", "reference"):
-        shown.add_row(literal(words.SUBJECTS[subject], "dim"), "", *(literal(column.shared(subject), "dim") for column in told))
+        shown.add_row(literal(words.SUBJECTS[subject].partition(" ")[0], "dim"), "", *(literal(column.shared(subject), "dim") for column in told))
     shown.add_section()
     for position, run in enumerate(record.runs):
         status = run.record.verdict.status
