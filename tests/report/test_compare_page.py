@@ -188,6 +188,11 @@ def test_budgets_that_double_have_equal_steps_and_zero_stands_one_before() -> No
     assert of_budgets([4], "bits").place(4) == 50
 
 
+def test_budgets_that_crowd_have_equal_steps() -> None:
+    bits = of_budgets([0, 24, 28, 29, 30], "of 32 bits removed")
+    assert [(tick.place, tick.text) for tick in bits.ticks] == [(0, "0"), (25, "24"), (50, "28"), (75, "29"), (100, "30")]
+
+
 # looks
 
 

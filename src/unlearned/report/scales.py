@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from unlearned.report import words
@@ -19,12 +20,13 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear, or by ratios; then zero, which has no logarithm, stands at `zero`."""
+    """Linear; or by ratios, and then zero, which has no logarithm, stands at `zero`; or in equal steps from one of the `stops` to the next."""
 
     low: float
     high: float
     by_ratio: bool = False
     zero: float = 0.0
+    stops: tuple[float, ...] = ()
     ticks: tuple[Tick, ...] = ()
 
     def place(self, value: float) -> float:
@@ -32,9 +34,9 @@ class Scale:
         return round(100 * (self._along(value) - self.low) / (self.high - self.low), 3)
 
     def _along(self, value: float) -> float:
-        if not self.by_ratio:
-            return value
-        return math.log10(value) if value > 0 else self.zero
+        if self.by_ratio:
+            return math.log10(value) if value > 0 else self.zero
+        return self.stops.index(value) if self.stops else value
 
 
 def of_values(values: Iterable[float], unit: str, *, signed: bool = False, count: int = 5) -> Scale:
@@ -56,26 +58,33 @@ def of_values(values: Iterable[float], unit: str, *, signed: bool = False, count
     margin = 0.05 * (high - low) or (0.05 if unit == "share" else 0.1 * abs(high) or 1.0)
     bare = Scale(low - margin, high + margin, by_ratio)
     inside = [v for v in (_powers(bare, count) if by_ratio else _steps(bare, _size(unit), count)) if signed or unit != "share" or 0 <= v <= 1]
-    return Scale(bare.low, bare.high, by_ratio, ticks=tuple(map(Tick, map(bare.place, inside), _texts(inside, unit, signed))))
+    return replace(bare, ticks=tuple(map(Tick, map(bare.place, inside), _texts(inside, unit, signed))))
 
 
 def of_budgets(budgets: Iterable[float], unit: str) -> Scale:
-    """A scale for what attackers spend: by ratios where they double it again and again, so that the first steps can be told apart."""
+    """A scale for what attackers spend, on which every point of a curve can be told from the next.
+
+    By ratios where the amounts double again and again; in equal steps where they crowd, such as 24, 28, 29 and 30 of 32 bits.
+    """
     spent = sorted(set(budgets))
     positive = [budget for budget in spent if budget > 0]
-    by_ratio = len(positive) > 2 and spent[0] >= 0 and not unit.startswith(("share", "%")) and positive[-1] / positive[0] > 6
-    if by_ratio:
+    doubles = len(positive) > 2 and spent[0] >= 0 and not unit.startswith(("share", "%")) and positive[-1] / positive[0] > 6
+    if len(spent) == 1:
+        bare = Scale(spent[0] - 1, spent[0] + 1)
+    elif doubles:
         low, high = math.log10(positive[0]), math.log10(positive[-1])
         zero = low - (high - low) / (len(positive) - 1)
         bare = Scale(zero if spent[0] == 0 else low, high, True, zero)
+    elif min(b - a for a, b in itertools.pairwise(spent)) < (spent[-1] - spent[0]) / 15:
+        bare = Scale(0, len(spent) - 1, stops=tuple(spent))
     else:
-        bare = Scale(spent[0], spent[-1]) if len(spent) > 1 else Scale(spent[0] - 1, spent[0] + 1)
+        bare = Scale(spent[0], spent[-1])
     ticks: list[Tick] = []
     for budget in spent:
         tick = Tick(bare.place(budget), words.amount(budget, unit, short=True))
         if not ticks or tick.place - ticks[-1].place >= 9:
             ticks.append(tick)
-    return Scale(bare.low, bare.high, bare.by_ratio, bare.zero, tuple(ticks))
+    return replace(bare, ticks=tuple(ticks))
 
 
 def _size(unit: str) -> float:
