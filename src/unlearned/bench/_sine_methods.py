@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unlearned.bench._sine_models import Data, Descent, Points, error_signal
 from unlearned.bench._sine_networks import forward, gradient, onto_gradients
+from unlearned.methods.l1_sparse import l1_weight
 
 Method = Literal["retrain", "minnorm-og", "fine-tune", "gradient-ascent", "neg-grad-plus", "noisy-gd", "ridge", "l1-sparse"]
 Budget = Literal[10, 100, 1000]
@@ -110,7 +111,7 @@ def objective_gradient(method: Method, choice: Choice, theta: Tensor, data: Data
         case "ridge":
             return descent.add_(theta, alpha=2 * choice.lambda_reg * choice.gamma**epoch)
         case "l1-sparse":
-            return descent.add_(theta.sign(), alpha=(2 - 2 * epoch / budget) * choice.lambda_reg)
+            return descent.add_(theta.sign(), alpha=l1_weight(2 * choice.lambda_reg, epoch, budget, 0))
         case _:
             return descent
 
