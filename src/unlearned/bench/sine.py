@@ -6,7 +6,8 @@ Formula: 50 points x ~ U[-5π, 5π] with y = sin x stay, 5 with y = 1.5 are to b
 100,000 full-batch AdamW steps (lr 1e-3, weight decay 0.01) on the mean squared error. Each method then has T steps. Measured is sup |f(x) - sin x| over 1000
 equally spaced x in [-5π, 5π], and the median over 10 seeds. Lower is better.
 Defaults of the authors: all grids of their configurations, and of everything else what is written above.
-Metric `sup_error`: settings are chosen as in the paper, by the best mean of this very metric over the seeds. An oracle: who unlearns does not know sin x.
+Metric `sup_error`: settings are chosen by the best median of this very metric over the seeds. An oracle, as in the paper: who unlearns does not know sin x.
+Metric `sup_error_best_mean`: the same by the best mean, of which then the median is reported. So does the authors' code.
 Metric `sup_error_untuned`: MinNorm-OG with the settings that the paper prints (which the authors chose by that oracle, on data of theirs); everything else, and
 `minnorm-og-by-retain-loss`, with the settings of lowest mean squared error on the retained points, which anybody can compute. `minnorm-og-stale-graph` is
 MinNorm-OG with the printed settings and one thing as in the authors' code: descent takes activations and errors from before the projection. So the paper's
@@ -107,15 +108,17 @@ class Sweep(Cell):
         if self.stale:
             yield from self._rows("sup_error_untuned", "minnorm-og-stale-graph", found[PUBLISHED[self.budget]][0])
             return
-        by_error, by_loss = (min(found, key=lambda choice: _mean(found[choice][which])) for which in (0, 1))
-        yield from self._rows("sup_error", self.method, found[by_error][0])
-        for name in HAS[self.method]:
-            yield _row(self.method, self._setting, None, f"chosen_{name}", getattr(by_error, name))
+        by_median = min(found, key=lambda choice: _finite(found[choice][0].quantile(0.5)))
+        by_mean, by_loss = (min(found, key=lambda choice: _finite(found[choice][which].mean())) for which in (0, 1))
+        yield from self._rows("sup_error", self.method, found[by_median][0])
+        yield from self._rows("sup_error_best_mean", self.method, found[by_mean][0])
         if self.method == "minnorm-og":
             yield from self._rows("sup_error_untuned", "minnorm-og", found[PUBLISHED[self.budget]][0])
             yield from self._rows("sup_error_untuned", "minnorm-og-by-retain-loss", found[by_loss][0])
         else:
             yield from self._rows("sup_error_untuned", self.method, found[by_loss][0])
+        for name in HAS[self.method]:
+            yield _row(self.method, self._setting, None, f"chosen_{name}", getattr(by_median, name))
 
     def _rows(self, metric: str, name: str, errors: Tensor) -> Iterator[BenchRow]:
         for training, error in zip(self.originals, errors.tolist(), strict=True):
@@ -158,7 +161,10 @@ class Sine(Suite):
     statistic: ClassVar[Literal["mean", "median"]] = "median"
     paper: ClassVar[dict[Quoted, float]] = {
         Quoted(name, f"T={budget}", "all", metric): value
-        for name, metric, method in (*((each, "sup_error", each) for each in _TABLE), ("minnorm-og-stale-graph", "sup_error_untuned", "minnorm-og"))
+        for name, metric, method in (
+            *((each, metric, each) for each in _TABLE for metric in ("sup_error", "sup_error_best_mean")),
+            ("minnorm-og-stale-graph", "sup_error_untuned", "minnorm-og"),
+        )
         for budget, value in zip(BUDGETS, _TABLE[method], strict=True)
     }
     seeds: int = Suite.field("seeds", 10)
@@ -181,10 +187,9 @@ class Sine(Suite):
         return [*full, *sweeps, *stale]
 
 
-def _mean(errors: Tensor) -> float:
-    """What the best of a grid has least of; a choice with which a network diverged is no candidate."""
-    mean = float(errors.mean())
-    return mean if math.isfinite(mean) else math.inf
+def _finite(value: Tensor) -> float:
+    """What the best of a grid has least of. A choice with which networks diverged is the worst."""
+    return float(value) if value.isfinite() else math.inf
 
 
 def _row(method: str, setting: str, seed: int | None, metric: str, value: float) -> BenchRow:
