@@ -22,11 +22,14 @@ from unlearned.bench._sine_models import EDGE, Data, Points, Training, data, des
 from unlearned.bench._sine_networks import forward, fresh, gradient, module, onto_gradients
 from unlearned.bench._suite import Place
 from unlearned.bench.sine import Sine, sup_error
+from unlearned.engine.engine import Engine
+from unlearned.engine.projection import project
 from unlearned.engine.settings import Compute
 from unlearned.methods.l1_sparse import l1_norm
 from unlearned.methods.neg_grad_plus import neg_grad_plus_loss
 from unlearned.methods.ridge import squared_norm
 from unlearned.records import BenchRow
+from unlearned.tasks import tasks
 
 WIDTH, SEEDS = 12, 3
 
@@ -85,7 +88,15 @@ def test_the_projection_is_that_of_a_qr_decomposition(theta: Tensor, where: Data
     found = onto_gradients(theta, x)
     for row in range(SEEDS):
         torch.testing.assert_close(found[row], plain().plain_projection(network(theta[row]), x[row]), rtol=0, atol=1e-8)
-    torch.testing.assert_close(onto_gradients(found, x).shape, theta.shape)
+
+
+def test_the_projection_is_that_of_the_method(theta: Tensor, where: Data) -> None:
+    x = where.all.x
+    found = onto_gradients(theta, x)
+    for row in range(SEEDS):
+        one = network(theta[row])
+        assert project(Engine(tasks.get("image-classification")()), one, lambda model, batch: model(batch["x"]), {"x": x[row][:, None]}, kappa=1) == 8
+        torch.testing.assert_close(found[row], parameters_to_vector(one.parameters()).detach(), rtol=0, atol=1e-8)
 
 
 def test_a_point_that_is_there_twice_changes_no_projection(theta: Tensor, where: Data) -> None:
