@@ -14,7 +14,7 @@ from unlearned.engine import output_gradients, projection
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import train_mode
 from unlearned.engine.output_gradients import _Apart, numbers_of
-from unlearned.engine.projection import Inner, coefficients, combined, inner_products, project, step_towards
+from unlearned.engine.projection import CUT, Inner, coefficients, combined, inner_products, project, step_towards
 from unlearned.errors import DivergedError
 from unlearned.tasks._task import Batch
 
@@ -135,6 +135,18 @@ def test_gradients_that_repeat_or_vanish_span_no_more() -> None:
     more = torch.cat([rows, rows[:1] * 2, torch.zeros(2, 40), rows[:1] + rows[1:2] * 1e-9])
     fewer, same = (combined(r, coefficients(inner_products([r], [weight]))) for r in (rows, more))
     torch.testing.assert_close(same, fewer, rtol=0, atol=1e-6)
+
+
+def test_directions_that_float32_can_tell_are_kept_and_a_larger_cut_drops_them() -> None:
+    """Gradients U Σ Vᵀ with singular values 1, 0.1, ..., 1e-6: all but what lies below the root of the cut."""
+    generator = torch.Generator().manual_seed(8)
+    u, v = (torch.linalg.qr(torch.randn(size, 7, dtype=torch.float64, generator=generator)).Q for size in (60, 7))
+    sigma = 10.0 ** -torch.arange(7, dtype=torch.float64)
+    rows, theta = v @ torch.diag(sigma) @ u.T, torch.randn(60, dtype=torch.float64, generator=generator)
+    inner = inner_products([rows], [theta])
+    for cut, kept in ((CUT, 7), (1e-7, 4), (0.5, 1)):
+        basis = u[:, :kept]
+        torch.testing.assert_close(combined(rows, coefficients(inner, cut)), basis @ (basis.T @ theta), rtol=0, atol=1e-4 if kept == 7 else 1e-8)
 
 
 def test_without_any_direction_everything_shrinks() -> None:

@@ -17,8 +17,8 @@ from unlearned.engine.output_gradients import Ask, numbers_of
 from unlearned.errors import DivergedError
 from unlearned.tasks._task import Batch
 
-CUT = 1e-10
-"""Directions whose eigenvalue of M is below this share of the largest are left out: a millionth of a percent of a gradient's length is rounding in float32."""
+CUT = 1e-14
+"""Directions whose eigenvalue of M is below this share of the largest are left out: gradients that are 1e-7 times as long as others are rounding in float32."""
 ROWS_LIMIT = 2**28
 """Numbers of gradients that are held at once; above it, tensors are taken in groups and the backward passes repeated for each."""
 _BUFFER = 2**18

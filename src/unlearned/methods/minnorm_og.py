@@ -9,7 +9,8 @@ T_Proj divides t. D_f is not looked at: it paces.
 Defaults of the authors: AdamW with weight decay 0.01; lr, κ, γ, T_GD and T_Proj are chosen from grids. Ours are their choice for the sine experiment with 10
 epochs: lr 1e-3, κ 0.1, γ 0.9, T 10, T_GD 2, T_Proj 1, n 50. Batch 256 as in their image experiments. Output: the largest logit of each head. Samples balanced
 over the classes of the batch. Logits held within ±30 in the loss.
-Deviations: P_G θ = G M⁺ Gᵀθ from M = GᵀG instead of a QR decomposition; directions with a relative eigenvalue below 1e-10 are dropped, which QR keeps.
+Deviations: P_G θ = G M⁺ Gᵀθ from M = GᵀG instead of a QR decomposition; directions with a relative eigenvalue below 1e-14 are dropped, which QR keeps
+although they are rounding (`cut`; at 1e-10 the step is clearly another one, as gradients of trained networks nearly depend on each other).
 At least one sample of each class, so more than n where there are more classes; the code takes none then, and shrinks everything. The projection comes before
 the descent step, as in algorithm 1 and the code; appendix F.1.10 says after. Outputs are differentiated in eval mode, as the model is used, in which they are
 functions of one sample each; the authors do so in train mode, where batch normalisation makes each depend on all samples drawn (`statistics: batch`).
@@ -32,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan, Step
-from unlearned.engine.projection import project
+from unlearned.engine.projection import CUT, project
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import Fault, raise_faults
@@ -83,6 +84,7 @@ class MinNormOG(ObjectiveMethod):
     descent_epochs: int = Field(2, ge=0, description="T_GD: so many last epochs descend only.")
     projection_period: int = Field(1, ge=1, description="T_Proj: epochs from one that projects to the next.")
     projection_samples: int = Field(50, ge=1, description="n_pert: retained samples whose outputs a projection keeps to first order.")
+    cut: float = Field(CUT, ge=0, lt=1, description="Directions of these gradients with a smaller share of the largest eigenvalue count as rounding.")
     sampling: Literal["balanced", "random"] = Field("balanced", description="How they are drawn from the retain batch; without classes always at random.")
     retain_fraction: float = Field(1.0, gt=0, le=1, description="Share of the retain set that is used at all, drawn at random.")
     logit_limit: float | None = Field(30.0, gt=0, description="Logits of classes are held within ± this in the loss; None: they are not.")
@@ -124,7 +126,7 @@ class MinNormOG(ObjectiveMethod):
                 kappa = self.strength * self.decay ** projections_before(step, *schedule)
                 drawn = self._drawn(engine, retain, step)
                 samples = len(next(iter(drawn.values())))
-                project(engine, model, task.constraints, drawn, kappa, joint=self.statistics == "batch")
+                project(engine, model, task.constraints, drawn, kappa, joint=self.statistics == "batch", cut=self.cut)
                 engine.meter.count(samples, steps=0)
 
         def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:  # noqa: ARG001
