@@ -148,4 +148,6 @@ ATTACKS = [
     *_on(ALL, "prune", {"shares": (0.3, 0.9)}),
     *_on(("plain", "gpt2", "unet"), "prune", {"shares": (0.5,), "structure": "channels"}, note="channels"),
     *_on(ALL, "quantize", {"bits": (8, 3)}),
+    *_on(IMAGES, "linear-probe", {}, where=_CLASSES),
+    Row("linear-probe", "plain", {"retained": "all", "samples": 2, "penalty": 0.1}, "all", where=_CLASSES),
 ]
