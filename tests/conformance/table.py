@@ -135,6 +135,8 @@ AUDITS = [
     *_on(ALL, "neurips-score", {}, fewest=6, subjects=("unlearned", "reference")),
     *_on(IMAGES, "zrf", {}),
     *_on(IMAGES, "output-distance", {}),
+    *_on(IMAGES, "mia-nn", {"data": "train"}, where=_CLASSES, fewest=4),
+    Row("mia-nn", "plain", {"kernel": "linear", "penalty": 1.0, "variants": ("1d",)}, "linear", where="label == 3", fewest=4),
     *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
 ]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
-from unlearned.audits._classes import of_classes
 from unlearned.audits._membership import auc, tpr_at_fpr
 from unlearned.engine.randomness import derive_seed
+from unlearned.evidence.classes import of_classes
 from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.statistics import Array, bootstrap
 from unlearned.evidence.subject import Subject

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
-from unlearned.audits._classes import of_classes
 from unlearned.audits._membership import svc_nonmember_share
+from unlearned.evidence.classes import of_classes
 from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.statistics import Array, wilson
 from unlearned.evidence.subject import Subject
