@@ -89,6 +89,7 @@ METHODS = [
     *_on(IMAGES, "salun", _SHORT | {"batch_size": 4}),
     *(row for name in ("grad-diff", "simnpo", "wga", "undial", "idk", "dpo", "llmu") for row in _on(TEXTS, name, _TEXT)),
     *_on(TEXTS, "rmu", _TEXT | {"layer": 0}, chosen="mlp"),
+    Row("rmu", "gpt2", _TEXT | {"layer": 0, "lora": {"rank": 2}, "lr": 0.1}, "lora", chosen="mlp.c_proj.weight"),
     Row("rmu", "llama", _TEXT | {"layer": 0, "coefficient": 3.0}, "chosen", settles="down_proj"),
     Row("grad-diff", "llama", _TEXT | {"retain_loss": "kl", "lora": {"rank": 2}, "lr": 0.1}, "kl-lora", chosen="down_proj"),
     Row("undial", "gpt2", _TEXT | {"alpha": 1.0, "retain_loss": "kl"}, "kl"),

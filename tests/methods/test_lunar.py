@@ -16,7 +16,7 @@ from unlearned.methods._rank_one import Gram, solve, solve_dual, solve_towards_z
 from unlearned.methods.lunar import Lunar, Rows, _Work, forget_in_turn, last_prompt_token, shared_prefixes
 from unlearned.problem import Problem
 from unlearned.tasks._decoders import block_outputs, down_projection, matrix_of, projection_inputs
-from unlearned.tasks._refusals import declines, unverifiable
+from unlearned.tasks._refusals import REFUSALS, declines, unverifiable
 
 LOOSE: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers": (0,)}  # random models decline nothing
 
@@ -300,6 +300,10 @@ def test_made_up_questions_are_many_and_the_same_for_the_same_seed() -> None:
 )
 def test_answers_that_decline(answer: str) -> None:
     assert declines(answer)
+
+
+def test_our_own_refusals_decline() -> None:
+    assert all(map(declines, REFUSALS))
 
 
 @pytest.mark.parametrize("answer", ["", "Paris.", "She was born in 1970 and knows the town.", "The contract is not signed by A.", "The note says that sorry."])

@@ -75,18 +75,20 @@ def test_adding_a_vector_and_its_opposite_leaves_the_model_as_it_is(family: str)
     assert not torch.allclose(there, block_outputs(model, IDS))
     assert torch.equal(model(**IDS).logits, before)
     last = len(blocks_of(model)) - 1
+    unshifted = block_outputs(model, IDS)[:, :, last]
     with shifted(model, {last: vector}):
-        torch.testing.assert_close(block_outputs(model, IDS)[:, :, last], block_outputs(model, IDS)[:, :, last])
+        seen = block_outputs(model, IDS)[:, :, last]
+    torch.testing.assert_close(seen, unshifted + vector)
 
 
 def test_a_shift_of_the_prompt_alone_spares_the_tokens_that_are_generated() -> None:
     model = model_of("Llama", FAMILIES["Llama"])
     vector = torch.ones(16)
     one = {"input_ids": torch.tensor([[3]]), "attention_mask": torch.tensor([[1]])}
-    plain = model(**one).logits
+    plain, whole = model(**one).logits, model(**IDS).logits
     with shifted(model, {0: vector}, prompt_only=True):
         assert torch.equal(model(**one).logits, plain)
-        assert not torch.allclose(model(**IDS).logits, model(**IDS).logits * 0)
+        assert not torch.allclose(model(**IDS).logits, whole)
     with shifted(model, {0: vector}):
         assert not torch.allclose(model(**one).logits, plain)
 
@@ -94,6 +96,16 @@ def test_a_shift_of_the_prompt_alone_spares_the_tokens_that_are_generated() -> N
 @pytest.mark.parametrize("family", NORMALISED)
 def test_families_whose_mlp_is_normalised_are_recognised(family: str) -> None:
     assert not writes_to_the_residual(model_of(family, NORMALISED[family]), 1, IDS)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Phi", "Gemma2", "Gemma3Text"])
+@pytest.mark.parametrize("scale", [1.0, 3000.0])
+def test_neither_large_activations_nor_half_precision_mislead_the_measurement(family: str, scale: float) -> None:
+    model = model_of(family, (FAMILIES | NORMALISED)[family])
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(scale)  # type: ignore[operator]
+    for precise in (model, model.bfloat16()):
+        assert [writes_to_the_residual(precise, layer, IDS) for layer in range(3)] == [family in FAMILIES] * 3
 
 
 @pytest.mark.parametrize("family", EXPERTS)

@@ -13,7 +13,7 @@ from unlearned.errors import InputError
 from unlearned.tasks._generation import greedy, left_padded, true_answers
 from unlearned.tasks._task import Bundle
 from unlearned.tasks._texts import IGNORED
-from unlearned.tasks.text_generation import TextGeneration
+from unlearned.tasks.text_generation import TextGeneration, _Words
 
 END = 1
 CHAT = "{% for m in messages %}{{ '[pad] ' + m['role'].replace('user', 'ada').replace('assistant', 'bo') + ' ' + m['content'] + ' [eos] ' }}{% endfor %}"
@@ -127,6 +127,32 @@ def test_questions_go_into_the_chat_template_and_conversations_are_the_same_thin
     assert int(plain["prompt_length"]) == 4
     told = TextGeneration(system="the name").read({"prompt": ["where"], "answer": ["in york"]}, bundle, "f")[0]
     assert bundle.companions["tokenizer"].convert_ids_to_tokens(told["input_ids"].tolist())[:3] == ["[pad]", "[unk]", "the"]
+
+
+def test_what_a_template_writes_behind_the_end_is_no_part_of_the_answer() -> None:
+    bundle = chatting()
+    bundle.companions["tokenizer"].chat_template = CHAT.replace("' [eos] ' }}{% endfor %}", "' [eos] york ' }}{% endfor %}")
+    row = TextGeneration().read({"prompt": ["where does ada live"], "answer": ["in lima"]}, bundle, "f")[0]
+    answer = row["labels"][row["labels"] != IGNORED]
+    assert bundle.companions["tokenizer"].convert_ids_to_tokens(answer.tolist()) == ["in", "lima", "[eos]"]
+
+
+def test_a_template_that_refuses_says_so_in_words() -> None:
+    bundle = chatting()
+    bundle.companions["tokenizer"].chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
+    with pytest.raises(InputError, match="the chat template refuses such a conversation"):
+        TextGeneration(system="the name").read({"prompt": ["where"], "answer": ["york"]}, bundle, "f")
+
+
+@pytest.mark.parametrize(
+    ("true", "said", "recall"), [("Она живёт в Риме", "она живёт в Осло", 0.75), ("running towns", "the town runs", 1.0), ("a_b c-d", "a b c d", 1.0)]
+)
+def test_words_of_any_script_count(true: str, said: str, recall: float) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    assert RougeScorer(["rouge1"], tokenizer=_Words()).score(true, said)["rouge1"].recall == pytest.approx(recall)
+    if true.isascii():
+        assert RougeScorer(["rouge1"], use_stemmer=True).score(true, said)["rouge1"].recall == pytest.approx(recall)
 
 
 def test_a_plain_text_is_continued_from_its_middle() -> None:

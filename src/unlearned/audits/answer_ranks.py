@@ -2,7 +2,8 @@
 
 `mrr`: mean over the answer's tokens of 1/rank, rank that of the j-th token among the scores of the j-th step of the greedy answer. `top_hit_ratio`: share of
 the tokens with rank ≤ `top` (Shen et al. 2025, LUNAR, arXiv 2502.07218; `top` 100). A token for which there is no step, because the model ended its answer
-before, counts as not found: 0. In the authors' code the scores of such steps are zeros, which gives all tokens the same rank.
+before or it was cut at `max_new_tokens`, counts as not found: 0. In the authors' code the scores of such steps are zeros, which gives all tokens the same
+rank.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ Similarities = Callable[[Sequence[str], Sequence[str]], Array]
 
 
 def by_wording(answers: Sequence[str], desired: Sequence[str]) -> Array:
-    """Cosines of TF-IDF vectors of character 2- to 4-grams within words; 0 for an empty answer."""
+    """Cosines of TF-IDF vectors of character 2- to 4-grams within words, weighted by the desired texts alone: an answer's number does not depend on others."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit([*desired, *answers, "the"])
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit(desired)
     return np.asarray((vectors.transform(answers) @ vectors.transform(desired).T).todense(), dtype=np.float64)
 
 

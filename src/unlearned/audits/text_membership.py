@@ -22,7 +22,7 @@ from unlearned.audits import audits
 from unlearned.audits._answers import text_task, whole
 from unlearned.audits._audit import Audit
 from unlearned.audits._membership import auc
-from unlearned.engine.engine import evaluating
+from unlearned.engine.engine import evaluating, on_device
 from unlearned.engine.randomness import derive_seed
 from unlearned.evidence.comparison import Measured, compare
 from unlearned.evidence.statistics import Array, bootstrap
@@ -80,7 +80,7 @@ class TextMembership(Audit):
         scores = {"loss": task.losses, "min_k": self._min_k(task), "min_k_plus_plus": self._min_k_plus_plus(task)}
         seed = derive_seed(subject.engine.seed, self.name)
         found = {name: {split: self._values(subject, measure, split) for split in ("forget", "test")} for name, measure in scores.items()}
-        sizes = {split: np.array([len(zlib.compress(text.encode())) for text in task.answers(whole(subject, split))]) for split in ("forget", "test")}
+        sizes = {split: np.array([len(zlib.compress(text.encode())) for text in task.counted(whole(subject, split))]) for split in ("forget", "test")}
         found["zlib"] = {split: {who: [v / sizes[split] for v in several] for who, several in values.items()} for split, values in found["loss"].items()}
         if self.gradnorm:
             found["gradnorm"] = {split: self._gradnorms(subject, split) for split in ("forget", "test")}
@@ -123,7 +123,7 @@ class TextMembership(Audit):
         for who, model in subject.models():
             parameters = [p for p in model.parameters() if p.requires_grad]
             norms = []
-            with evaluating(model):
+            with on_device(model, subject.engine.device), evaluating(model):
                 for batch in subject.engine.batches(subject.problem.sets[split], 1):
                     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(subject.engine.task.losses(model, batch).mean(), parameters, allow_unused=True)
                     norms.append(float(torch.stack([g.norm() for g in gradients if g is not None]).mean()))

@@ -1,10 +1,11 @@
 """DPO: prefer saying that one does not know over the answer that is to be forgotten.
 
 Paper: Rafailov et al. 2023, arXiv 2305.18290; for unlearning in Zhang et al. 2024 (NPO), arXiv 2404.05868, and TOFU, Maini et al. 2024, arXiv 2401.06121.
-Formula: L_f = mean of −(2/β) log σ(β [(ref − θ)(alternative) − (ref − θ)(answer)]), θ and ref the summed negative log-likelihoods of model and original;
-L = γ L_f + α R.
+Formula: L_f = mean of −(2/β) log σ(β [(ref − θ)(alternative) − (ref − θ)(answer)]), θ and ref the summed negative log-likelihoods of model and original; L =
+γ L_f + α R.
 Defaults: β 0.1, γ 1, α 1; AdamW, lr 1e-5, 10 epochs (open-unlearning).
-Deviations: sixteen refusals of our own, one for each sample. The original's likelihoods are computed once, before the training: there is no second model.
+Deviations: the factor 2/β is that of open-unlearning, not of Rafailov et al. Sixteen refusals of our own, one for each sample. The original's likelihoods are
+computed once, before the training: there is no second model.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """LUNAR: redirect the activations of forget prompts to where the model says by itself that it cannot answer; one down-projection changes.
 
 Paper: Shen et al. 2025, "LUNAR: LLM Unlearning via Neural Activation Redirection" (NeurIPS), arXiv 2502.07218; code of the authors: facebookresearch/LUNAR.
-Formula: r = mean a(x) over reference prompts − mean a(x) over forget prompts, a the residual stream behind block l at the last prompt token. Targets for
-the block's down-projection W: W h + c r on rows h of forget prompts, W h on rows of retain prompts; least squares over W.
+Formula: r = mean a(x) over reference prompts − mean a(x) over forget prompts, a the residual stream behind block l at the last prompt token. Targets for the
+block's down-projection W: W h + c r on rows h of forget prompts, W h on rows of retain prompts; least squares over W.
 Reference prompts: questions that nobody can answer; those that the model really declines. Layer: added to the output of block l, c r is tried on the forget
 prompts; the layer with the largest share of refusals minus ROUGE-1 recall of the true answers is taken.
-Solvers: `closed-form`: W + c r uᵀ with u = (Σ s h hᵀ + λI)⁻¹ Σ_forget s h, the exact solution of the least squares that stays nearest to W; `closed-form-zero`:
-ridge towards 0, as the paper writes it; `sgd`: the authors' code, AdamW on the cached rows; `lora`: the same for a product B A of rank 8.
+Solvers: `closed-form`: W + c r uᵀ with u = (Σ s h hᵀ + λI)⁻¹ Σ_forget s h, the exact solution of the least squares that stays nearest to W;
+`closed-form-zero`: ridge towards 0, as the paper writes it; `sgd`: the authors' code, AdamW on the cached rows; `lora`: the same for a product B A of rank 8.
 Defaults of the authors: c 2 in the code (1 in the equation), shift at every prompt token, all retain prompts (the paper: as many as forget prompts), AdamW,
 lr 1e-2, weight decay 0.01, × 0.9 per epoch, 20 epochs, 64 rows per step; one layer.
-Deviations: the closed form is the default solver. Weights stay in float32 (the authors train in bfloat16, where lr 1e-2 rounds badly). Layers are
-scored without a sentence embedder. Shifted positions, rows that are kept, and their weight are settings; the defaults are the authors'.
+Deviations: the closed form is the default solver. References are made-up questions that the model declines; the authors' default are 260 harmful
+instructions, unfiltered. One coefficient serves all layers; the authors have one for each. Weights stay in float32 (the authors train in bfloat16, where lr
+1e-2 rounds badly). Layers are scored without a sentence embedder. Shifted positions, rows that are kept, and their weight are settings; the defaults are the
+authors'.
 """
 
 from __future__ import annotations
@@ -73,9 +75,9 @@ class Lunar(Method):
 
     name: ClassVar[str] = "lunar"
     tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation"})
-    layers: tuple[int, ...] | None = Field(None, description="Blocks that are edited, from 0; None: chosen by activation addition.")
+    layers: tuple[int, ...] | None = Field(None, min_length=1, description="Blocks that are edited, from 0; None: chosen by activation addition.")
     top_k: int = Field(1, ge=1, description="How many layers are chosen, if they are.")
-    candidates: tuple[int, ...] | None = Field(None, description="Blocks among which to choose; None: all.")
+    candidates: tuple[int, ...] | None = Field(None, min_length=1, description="Blocks among which to choose; None: all.")
     selection_prompts: int = Field(20, ge=1, description="Forget prompts on which layers are tried.")
     coefficient: float = Field(2.0, description="c: how far along the unlearning vector.")
     references: DataSource | None = Field(None, description="Prompts that the model declines (column `prompt`); None: made-up questions.")
@@ -143,11 +145,11 @@ class _Work:
         self.retain = self._retained()
 
     def _check(self) -> None:
-        count = len(blocks_of(self.model))
-        for layer in (*(self.method.layers or ()), *(self.method.candidates or ()), *(() if self.method.layers else range(count))):
+        layers = self.method.layers or self.method.candidates or range(len(blocks_of(self.model)))
+        for layer in layers:
             down_projection(self.model, layer)
         probe = self.engine.to_device(self.task.collate([self.problem.forget[0]]))
-        if not writes_to_the_residual(self.model, count - 1, probe):
+        if not all(writes_to_the_residual(self.model, layer, probe) for layer in layers):
             what = f"{type(self.model).__name__} normalises what its MLPs put out before it is added to the residual stream: a shift does not arrive as it is."
             raise InputError(Fault("model", what, "Use a model without such a norm (Llama, Mistral, Qwen, Phi, GPT-2, NeoX, ...)."))
 

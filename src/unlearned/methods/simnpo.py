@@ -3,7 +3,7 @@
 Paper: Fan et al. 2024, "Simplicity Prevails: Rethinking Negative Preference Optimization for LLM Unlearning", arXiv 2410.07163.
 Formula: L_f = mean of −(2/β) log σ(β (nll/|y| − δ)), nll the answer's negative log-likelihood and |y| its number of tokens; L = γ L_f + α R.
 Defaults: β 4.5, δ 0, γ 0.125, α 1; AdamW, lr 1e-5, 10 epochs (open-unlearning).
-Deviations: γ here is the weight of the forget term and δ the margin; the paper calls the margin γ.
+Deviations: γ here is the weight of the forget term. The margin δ stands inside β (…), as in open-unlearning; the paper has a margin γ outside: γ = β δ.
 """
 
 from __future__ import annotations

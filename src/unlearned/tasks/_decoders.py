@@ -70,19 +70,23 @@ def matrix_of(projection: nn.Module) -> Tensor:
 def writes_to_the_residual(model: nn.Module, layer: int, batch: Batch) -> bool:
     """Whether what the down-projection puts out is added to the block's output as it is: false where a norm comes between.
 
-    Measured: the projection's output is shifted, and the block's output has to shift by the same.
+    Measured: the projection's output is shifted by as much as the block's output is large, and the block's output has to shift by the same.
     """
     block, projection = blocks_of(model)[layer], down_projection(model, layer)
-    shift = torch.linspace(-1, 1, matrix_of(projection).shape[0])
     seen: list[Tensor] = []
-    with torch.no_grad():
-        for amount in (0.0, 1.0):
-            with ExitStack() as stack:
-                stack.enter_context(_hooked(projection, lambda _, __, output, a=amount: output + a * shift.to(output)))
-                stack.enter_context(_hooked(block, lambda _, __, output: seen.append(_first(output).detach())))
-                model(**{name: batch[name][:1] for name in ("input_ids", "attention_mask")})
-    moved = seen[1] - seen[0]
-    return bool(((moved - shift.to(moved)).abs().max() <= 1e-3 * (1 + seen[0].abs().max())).item())
+
+    def run(shift: Tensor | None) -> Tensor:
+        with torch.no_grad(), ExitStack() as stack:
+            if shift is not None:
+                stack.enter_context(_hooked(projection, lambda _, __, output: output + shift.to(output)))
+            stack.enter_context(_hooked(block, lambda _, __, output: seen.append(_first(output).float())))
+            model(**{name: batch[name][:1] for name in ("input_ids", "attention_mask")})
+        return seen.pop()
+
+    before = run(None)
+    shift = before.square().mean().sqrt() * torch.linspace(-1, 1, before.shape[-1], device=before.device)
+    moved = run(shift) - before
+    return bool((moved - shift).norm() < 0.05 * shift.expand_as(moved).norm())
 
 
 @contextmanager
@@ -154,7 +158,7 @@ def _first(output: Any) -> Tensor:
 def _is_linear(layer: nn.Module | None) -> bool:
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(layer, nn.Linear | Conv1D)
+    return isinstance(getattr(layer, "base_layer", layer), nn.Linear | Conv1D)  # an adapter may stand around it
 
 
 def _experts(block: nn.Module) -> bool:

@@ -22,6 +22,7 @@ _DECLINES = re.compile(
     r"|(?:no|not any|insufficient|not enough) (?:information|data|details|record|knowledge|evidence)"
     r"|not (?:publicly )?(?:available|known|possible to (?:say|answer|know))"
     r"|(?:cannot|can't|can not|could not|couldn't) (?:be )?(?:provide|answer|say|tell|help|find|verify|confirm|determine|determined|answered|verified)"
+    r"|not (?:something|anything) (?:that )?i (?:know|can answer)"
     r"|(?:beyond|outside) my (?:knowledge|training)|unknown to me|as far as i know, there is no"
     r")\b",
     re.IGNORECASE,

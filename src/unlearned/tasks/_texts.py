@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 
 from unlearned.data.samples import ColumnRows, Samples
 from unlearned.errors import Fault, InputError
+from unlearned.tasks._task import Bundle
 
 IGNORED = -100
 """Label of tokens that do not count, as transformers has it."""
@@ -22,7 +24,14 @@ class Tokens(NamedTuple):
     after: list[int]
 
 
-def tokenise(columns: Mapping[str, Any], tokenizer: Any, template: Template, system: str | None, field: str) -> Samples:
+def end_tokens(bundle: Bundle) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's end of sequence, and those that the model's generation stops at."""
+    configured = getattr(getattr(bundle.model, "generation_config", None), "eos_token_id", None)
+    found = [bundle.companions["tokenizer"].eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    return frozenset(token for token in found if token is not None)
+
+
+def tokenise(columns: Mapping[str, Any], bundle: Bundle, template: Template, system: str | None, field: str) -> Samples:
     """Rows of token ids.
 
     Columns `prompt` and `answer`: put into the chat template as a user's and an assistant's turn (`template` chat, or auto where the tokenizer has one), or
@@ -32,6 +41,7 @@ def tokenise(columns: Mapping[str, Any], tokenizer: Any, template: Template, sys
     Raises:
         InputError: if there is none of these columns, a text is empty or a single token, or a chat template is needed and there is none.
     """
+    tokenizer, end = bundle.companions["tokenizer"], end_tokens(bundle)
     chat = template == "chat" or (template == "auto" and bool(getattr(tokenizer, "chat_template", None)))
     if chat and not getattr(tokenizer, "chat_template", None):
         raise InputError(Fault(field, "the tokenizer has no chat template.", "Use template: plain, or a tokenizer of a chat model."))
@@ -40,14 +50,14 @@ def tokenise(columns: Mapping[str, Any], tokenizer: Any, template: Template, sys
             raise InputError(
                 Fault(field, "conversations need a chat template, which this tokenizer does not have or `plain` forbids.", "Give `prompt` and `answer`.")
             )
-        records = [_conversation(tokenizer, messages, i, field) for i, messages in enumerate(columns["messages"])]
+        records = [_conversation(tokenizer, end, messages, i, field) for i, messages in enumerate(columns["messages"])]
     elif "answer" in columns and "prompt" in columns:
         pairs = list(zip(columns["prompt"], columns["answer"], strict=True))
         _refuse_empty(columns["answer"], "answers", field)
         _refuse_empty(columns["prompt"], "questions", field)
         first = [] if system is None else [{"role": "system", "content": system}]
         records = [
-            _turns(tokenizer, [*first, {"role": "user", "content": prompt}], answer, field) if chat else _joined(tokenizer, prompt, answer)
+            _turns(tokenizer, end, [*first, {"role": "user", "content": prompt}], answer, field) if chat else _joined(tokenizer, prompt, answer)
             for prompt, answer in pairs
         ]
     elif "text" in columns:
@@ -85,22 +95,29 @@ def _ids(found: Any) -> list[int]:
     return [int(i) for i in found]
 
 
-def _turns(tokenizer: Any, messages: list[Mapping[str, str]], answer: str, field: str) -> Tokens:
-    before = chat_prompt(tokenizer, messages)
-    whole = _ids(tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=True, return_dict=False))
+def _turns(tokenizer: Any, end: frozenset[int], messages: list[Mapping[str, str]], answer: str, field: str) -> Tokens:
+    try:
+        before = chat_prompt(tokenizer, messages)
+        whole = _ids(tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=True, return_dict=False))
+    except TemplateError as error:
+        what = f"the chat template refuses such a conversation ({error})."
+        raise InputError(Fault(field, what, "Use template: plain, or leave out the system message.")) from error
     if whole[: len(before)] != before:
         raise InputError(Fault(field, "the chat template writes a question otherwise when its answer follows.", "Use template: plain."))
-    return Tokens(before, whole[len(before) :])
+    after = whole[len(before) :]
+    # Templates write a line break or the like behind the end of the turn, which no model is asked to say.
+    last = next((i for i, token in enumerate(after) if token in end), len(after) - 1)
+    return Tokens(before, after[: last + 1])
 
 
-def _conversation(tokenizer: Any, messages: Any, position: int, field: str) -> Tokens:
+def _conversation(tokenizer: Any, end: frozenset[int], messages: Any, position: int, field: str) -> Tokens:
     whole = isinstance(messages, Sequence) and len(messages) > 1 and all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in messages)
     if not whole or messages[-1]["role"] != "assistant":
         what = f"the conversation at position {position} does not end with a turn of the assistant after another turn."
         raise InputError(Fault(field, what, "Give a list of {role, content}."))
     turns = [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
     _refuse_empty([turns[-1]["content"]], "answers", field)
-    return _turns(tokenizer, list(turns[:-1]), turns[-1]["content"], field)
+    return _turns(tokenizer, end, list(turns[:-1]), turns[-1]["content"], field)
 
 
 def _joined(tokenizer: Any, prompt: str, answer: str) -> Tokens:

@@ -8,6 +8,7 @@ tokens before them (exact memorisation).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -25,7 +26,7 @@ from unlearned.tasks._generation import greedy, true_answers
 from unlearned.tasks._language_models import load_language_model
 from unlearned.tasks._models import call_function, is_function, restore
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured
-from unlearned.tasks._texts import IGNORED, Template, tokenise
+from unlearned.tasks._texts import IGNORED, Template, end_tokens, tokenise
 from unlearned.tasks.image_classification import fresh_module
 
 
@@ -38,17 +39,14 @@ class TextGeneration(Task):
     template: Template = Field("auto", description="How questions are put: in the tokenizer's chat template, plainly, or auto: in it if there is one.")
     system: str | None = Field(None, description="A system message before each question, where a chat template is used.")
     score: Literal["rouge1-recall", "probability"] = Field("rouge1-recall", description="What knowledge is measured by.")
-    max_new_tokens: int = Field(64, ge=1, le=100_000, description="Longest greedy answer, in tokens.")
+    max_new_tokens: int = Field(200, ge=1, le=100_000, description="Longest greedy answer, in tokens.")
     _tokenizer: Any = PrivateAttr(None)
     _end: frozenset[int] = PrivateAttr(frozenset())
 
     def bound(self, bundle: Bundle) -> Self:
         """With the tokenizer that answers are read with, and the tokens that end them."""
         other = self.model_copy()
-        tokenizer = bundle.companions["tokenizer"]
-        configured = getattr(getattr(bundle.model, "generation_config", None), "eos_token_id", None)
-        ends = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
-        other._tokenizer, other._end = tokenizer, frozenset(token for token in ends if token is not None)
+        other._tokenizer, other._end = bundle.companions["tokenizer"], end_tokens(bundle)
         return other
 
     def load(self, source: ModelSource, field: str) -> Bundle:
@@ -68,7 +66,7 @@ class TextGeneration(Task):
         """Columns `prompt` and `answer` (or `question`), `messages`, or `text`."""
         del like  # tokens need no numbering
         named = _columns(source, field)
-        return named if isinstance(named, Samples) else tokenise(named, bundle.companions["tokenizer"], self.template, self.system, field)
+        return named if isinstance(named, Samples) else tokenise(named, bundle, self.template, self.system, field)
 
     def prompts_of(self, source: DataSource | Data, field: str) -> list[str]:
         """The column `prompt` (or `question`) of a source.
@@ -152,9 +150,13 @@ class TextGeneration(Task):
         """
         from rouge_score.rouge_scorer import RougeScorer
 
-        scorer = RougeScorer(["rouge1"], use_stemmer=True)
+        scorer = RougeScorer(["rouge1"], tokenizer=_Words())
         pairs = zip(self.said(generations), self.answers(batch), strict=True)
         return torch.tensor([scorer.score(true, said)["rouge1"].recall for said, true in pairs], dtype=torch.float32)
+
+    def counted(self, batch: Batch) -> list[str]:
+        """What losses count of each sample, as text: its answer, or the whole of a text without a question."""
+        return [self._text(row[row != IGNORED].tolist()) for row in batch["labels"]]
 
     def said(self, generations: Tensor) -> list[str]:
         """Generated answers as text."""
@@ -206,6 +208,19 @@ class TextGeneration(Task):
         targets = batch["labels"][:, 1:]
         right = (self.token_logits(model, batch).argmax(dim=-1) == targets) & (targets != IGNORED)
         return right.sum(dim=1) / (targets != IGNORED).sum(dim=1)
+
+
+class _Words:
+    """Words for ROUGE: as rouge-score cuts and stems them, but of any script; its own tokenizer drops all letters but a to z."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self._stemmer = PorterStemmer()
+
+    def tokenize(self, text: str) -> list[str]:
+        words = re.findall(r"[^\W_]+", text.lower())
+        return [self._stemmer.stem(word) if len(word) > 3 and word.isascii() else word for word in words]
 
 
 def _columns(source: DataSource | Data, field: str) -> Samples | dict[str, Any]:
