@@ -180,7 +180,7 @@ def audit(
         unlearned: the model to judge.
         references: models retrained without the forget set.
         shadows: further models that were unlearned as this one was, each from an original of another seed.
-        audits: names from `unlearned audits`; None: all that are defined for the task.
+        audits: names from `unlearned audits`; None: all that are defined for the task and train no models.
         attacks: names from `unlearned attacks`.
         limits: of the verdict.
         cost: of unlearning, if it is known.
@@ -195,13 +195,14 @@ def audit(
 
 
 def choose_audits(names: Sequence[str] | None, task: str) -> list[Audit]:
-    """Audits of these names with default settings; None: all that are defined for the task.
+    """Audits of these names with default settings; None: all that are defined for the task and train no models.
 
     Raises:
         InputError: if a name is unknown or not defined for the task.
     """
     if names is None:
-        names = [name for name in audit_registry if task in (audit_registry.get(name).tasks or (task,))]
+        kinds = {name: audit_registry.get(name) for name in audit_registry}
+        names = [name for name, kind in kinds.items() if kind.by_default and task in (kind.tasks or (task,))]
     return [make_part(audit_registry, name, {}, "audit", task) for name in names]
 
 

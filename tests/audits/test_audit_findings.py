@@ -122,6 +122,6 @@ def test_a_whole_record_with_its_verdict() -> None:
     record = audit(subject.problem, subject.unlearned, bank, attacks=["relearn"], cost=COST, engine=subject.engine, limits=wide)
     assert record.verdict.status == "passed"
     assert all(check.passed for check in record.verdict.checks)
-    made = {name for name in audits if "image-classification" in (audits.get(name).tasks or TASK_OF.values())}
+    made = {name for name in audits if audits.get(name).by_default and "image-classification" in (audits.get(name).tasks or TASK_OF.values())}
     assert {f.audit for f in record.findings} == {"relearn", *made}
     assert "undecided" in audit(subject.problem, subject.unlearned, audits=["utility"], engine=subject.engine).verdict.status

@@ -123,6 +123,9 @@ METHODS = [
     Row("npo", "gpt2", _ADAM | {"batch_size": 2, "alpha": 1.0, "retain_loss": "kl", "lora": {"rank": 2}}, "retain-lora", chosen="c_proj.weight"),
 ]
 
+# Untrained networks answer all with one class, 2 or 8: of these there is an accuracy to be reached.
+_AGAIN: dict[str, Any] = {"lr": 0.1, "batch_size": 4, "cap": 60, "alpha": 0.1}
+
 AUDITS = [
     *_on(ALL, "utility", {}),
     *_on(ALL, "membership", {}),
@@ -139,6 +142,9 @@ AUDITS = [
     *_on(IMAGES, "mia-nn", {"data": "train"}, where=_CLASSES, fewest=4),
     Row("mia-nn", "plain", {"kernel": "linear", "penalty": 1.0, "variants": ("1d",)}, "linear", where="label == 3", fewest=4),
     *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
+    *_on(IMAGES, "relearn-time", _AGAIN, where="label in [2, 8]"),
+    *_on((*TEXTS, "unet"), "relearn-time", _AGAIN | {"score": "likelihood", "alpha": 0.0}),
+    Row("relearn-time", "plain", {"optimizer": "adam", "cap": 60, "every": 3, "score": "knowledge", "alpha": 0.0}, "knowledge"),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
 ]
 

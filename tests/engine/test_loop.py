@@ -123,6 +123,27 @@ def test_steps_can_be_limited_in_the_middle_of_a_pass(most: int) -> None:
     assert watched[-1] == min(most, 6)
 
 
+@pytest.mark.parametrize("last", [0, 1, 4, 6])
+def test_who_watches_can_end_the_training(last: int) -> None:
+    """In the middle of a pass, at its end, or before the first step: the weights are those of a training with so many steps."""
+    problem = problem_of("plain")
+    plan = Plan([Pass("retain", loss_of(problem))] * 3)
+    how = Optimisation(batch_size=5, lr=0.05)
+    steps: list[int] = []
+
+    def until(model: nn.Module, step: int) -> bool:
+        steps.append(step)
+        return step == last
+
+    def trained(plan: Plan, **more: Any) -> nn.Module:
+        return fit(Engine(problem.task), made(plain_network), plan, {"retain": problem.retain}, how, title="t", seed=1, **more)
+
+    stopped = trained(plan, watch=until)
+    assert steps == list(range(last + 1))
+    assert same_bits(bits(stopped), bits(trained(Plan(plan.passes, max_steps=last))))
+    assert not stopped.training
+
+
 def test_cosine_falls_from_lr_towards_zero() -> None:
     """With plain SGD on loss w the weight moves by exactly lr · ½ (1 + cos(π k / n)) at step k of n."""
     problem = problem_of("linear", retain=16)

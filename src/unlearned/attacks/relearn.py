@@ -9,27 +9,25 @@ Findings: `knowledge` with the number of optimiser steps as the budget, for the 
 
 from __future__ import annotations
 
-import copy
-import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.attacks._curves import findings_of_curves, knowledge_of
 from unlearned.data.samples import Samples
-from unlearned.engine.loop import Pass, Plan, fit
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
+from unlearned.engine.training import relearnt
 from unlearned.errors import DivergedError, Fault, InputError, raise_faults
 from unlearned.evidence.classes import of_classes
 from unlearned.evidence.comparison import Measured, absent
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding, SubjectName
-from unlearned.tasks._task import Batch, DataSource
+from unlearned.tasks._task import DataSource
 
 _GRID = (0, 1, 2, 5)
 
@@ -126,19 +124,12 @@ class Relearn(Attack):
         return shuffled.subset(range(count)), shuffled.subset(range(count, len(forget)))
 
     def _curve(self, subject: Subject, model: nn.Module, material: _Material) -> list[Measured]:
-        engine = subject.engine
         budgets, points = set(self.budgets()), []
-
-        def loss(model: nn.Module, known: Batch, nothing: Batch) -> Tensor:  # noqa: ARG001
-            return engine.task.losses(model, known).mean()
 
         def watch(model: nn.Module, step: int) -> None:
             if step in budgets:
                 points.append(knowledge_of(subject, model, material.measured))
 
-        how = Optimisation.model_validate({"optimizer": self.optimizer, "lr": self.lr, "batch_size": self.batch_size, "weight_decay": 0.0, "epochs": 1})
-        steps_per_pass = math.ceil(len(material.known) / self.batch_size)
-        plan = Plan([Pass("forget", loss)] * math.ceil(self.steps / max(1, steps_per_pass - 1)), max_steps=self.steps)
-        # One title for all: the models meet the same batches and the same dropout, so that they differ in what they knew alone.
-        fit(engine, copy.deepcopy(model), plan, {"forget": material.known}, how, title=self.name, seed=engine.seed, watch=watch)
+        how = Optimisation.model_validate({"optimizer": self.optimizer, "lr": self.lr, "batch_size": self.batch_size, "weight_decay": 0.0})
+        relearnt(subject.engine, model, material.known, how, self.steps, title=self.name, watch=watch)
         return points

@@ -16,6 +16,8 @@ class Audit(Settings, ABC):
     name: ClassVar[str]
     tasks: ClassVar[frozenset[str] | None] = None
     """Tasks that it is defined for; None: all."""
+    by_default: ClassVar[bool] = True
+    """Whether it is made where no audit is named; not if it trains models."""
 
     @abstractmethod
     def measure(self, subject: Subject) -> list[Finding]:

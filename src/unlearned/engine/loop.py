@@ -48,6 +48,8 @@ class Step(NamedTuple):
     """Steps of this pass."""
 
 
+Watch = Callable[[nn.Module, int], bool | None]
+"""Called with the model and the number of steps done; true ends the training there."""
 BeforeStep = Callable[[nn.Module, Batch, Batch, Step], None]
 Hook = Callable[[nn.Module, Step], None]
 
@@ -98,7 +100,7 @@ def fit(
     title: str,
     seed: int,
     checkpoint: Path | None = None,
-    watch: Callable[[nn.Module, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it on the CPU in eval mode.
 
@@ -114,7 +116,7 @@ def fit(
         title: shown at the progress bar and given to trackers.
         seed: of data order and all randomness.
         checkpoint: where the state is saved and continued from; None: nowhere.
-        watch: called with the model and the number of steps done, before the first step and after each.
+        watch: called with the model and the number of steps done, before the first step and after each; true ends the training there.
 
     Raises:
         DivergedError: if loss or weights leave the range in which numbers mean anything.
@@ -134,7 +136,7 @@ def _fit(  # one loop, read from top to bottom
     title: str,
     seed: int,
     checkpoint: Path | None,
-    watch: Callable[[nn.Module, int], None] | None,
+    watch: Watch | None,
 ) -> nn.Module:
     accelerator = engine.accelerator
     model.to(accelerator.device)
@@ -150,10 +152,11 @@ def _fit(  # one loop, read from top to bottom
     step = 0
     engine.track_start(title)
     train_mode(model)
-    if watch and not done:
-        watch(model, 0)
+    stopped = bool(watch and not done and watch(model, 0))
     with progress_bar(title, total, engine.show_progress, done) as bar:
         for number, (pass_, positions) in enumerate(zip(plan.passes, schedule, strict=True)):
+            if stopped:
+                break
             first = min(max(done - step, 0), len(positions))
             begun = step
             step += first
@@ -178,8 +181,9 @@ def _fit(  # one loop, read from top to bottom
                 engine.meter.count(_size(forget) + _size(retain))
                 engine.track(title, value, step)
                 bar.step(f"loss {value:.4g}")
-                if watch:
-                    watch(model, step)
+                if watch and watch(model, step):
+                    stopped = True
+                    break
                 if checkpoint and step < total and time.monotonic() - saved_at >= engine.compute.checkpoint_seconds:
                     _guard_weights(trained, limit, step, title)
                     _save(engine, checkpoint, model, optimizer, step, identity)

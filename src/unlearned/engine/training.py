@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from unlearned.data.fingerprints import of_tensors
 from unlearned.data.samples import Samples
 from unlearned.engine.bank import Making
 from unlearned.engine.engine import Engine
-from unlearned.engine.loop import Pass, Plan, fit
+from unlearned.engine.loop import Pass, Plan, Watch, fit
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.settings import Optimisation
 from unlearned.tasks._task import Batch, Bundle, ModelSource, Task
@@ -51,6 +53,34 @@ def train(engine: Engine, bundle: Bundle, samples: Samples, how: Training, seed:
     plan = Plan([Pass("retain", loss)] * how.epochs)
     model = fit(engine, started.model, plan, {"retain": samples}, how, title=title, seed=seed, checkpoint=checkpoint)
     return bundle.with_model(model)
+
+
+def relearnt(engine: Engine, model: nn.Module, samples: Samples, how: Optimisation, steps: int, *, title: str, watch: Watch) -> nn.Module:
+    """A copy of the model, trained on for so many steps by the task's own loss.
+
+    All models that are trained under one title meet the same batches and the same dropout, so that they differ in what they knew alone.
+
+    Args:
+        engine: computes; its seed decides the order of the samples.
+        model: not changed.
+        samples: training data.
+        how: the optimisation, whose epochs are not used.
+        steps: how many, going through the samples again and again.
+        title: shown at the progress bar.
+        watch: as of `fit`.
+
+    Raises:
+        DivergedError: if it diverges.
+    """
+
+    def loss(model: nn.Module, known: Batch, nothing: Batch) -> Tensor:
+        del nothing
+        return engine.task.losses(model, known).mean()
+
+    # A last batch of one sample joins the batch before it.
+    steps_per_pass = max(1, math.ceil(len(samples) / how.batch_size) - 1)
+    plan = Plan([Pass("forget", loss)] * math.ceil(steps / steps_per_pass), max_steps=steps)
+    return fit(engine, copy.deepcopy(model), plan, {"forget": samples}, how, title=title, seed=engine.seed, watch=watch)
 
 
 @dataclass(frozen=True)
