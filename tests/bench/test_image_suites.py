@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tests.bench.small_images import write_fashion
+from unlearned.audits.mia_nn import MiaNN
 from unlearned.audits.u_lira import ULira
 from unlearned.bench import _cells, _contest, _forget_sets, _scene
 from unlearned.bench._cells import Choice, Contest
@@ -202,6 +203,17 @@ def test_the_attack_by_shadow_models_is_the_audits_own(place: Place) -> None:
     assert value == pytest.approx(finding.value)
 
 
+def test_the_attack_by_the_nearest_class_is_the_audits_own(place: Place) -> None:
+    scene = scene_of(SCALE, OneClass(3).positions(SCALE, place), place)
+    subject = scene.subject(0, scene.originals[0], scene.references)
+    findings = {f.subject: f for f in pick(MiaNN(variants=()).measure(subject), metric="mia_nn")}
+    found = {number.metric: number.value for number in _contest.nearest_class(subject)}
+    assert found["mia_nn"] == findings["unlearned"].value
+    assert found["mia_nn_gap"] == pytest.approx(abs(findings["unlearned"].gap or 0.0))
+    alone = {number.metric: number.value for number in _contest.nearest_class(scene.subject(0, scene.references[0], scene.references[:1]))}
+    assert alone["mia_nn_gap"] == 0
+
+
 def test_settings_are_chosen_on_another_forget_set_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chosen setting depends on what is measured there, and the reported set has no part in it."""
     chosen_on, reported = OneClass(0), OneClass(3)
@@ -256,6 +268,7 @@ def test_class_unlearning_end_to_end(place: Place, monkeypatch: pytest.MonkeyPat
     assert {row.setting for row in rows} == {"fashion-mnist/3", "fashion-mnist/0 for the choice"}
     expected = {("accuracy", split) for split in ("forget", "retain", "test")}
     expected |= {(metric, "forget") for metric in ("membership", "u_lira", "u_lira_gap", "tv")}
+    expected |= {(metric, "forget-test") for metric in ("mia_nn", "mia_nn_gap")}
     assert expected <= _by(rows, "original").keys()
     assert ("cost_ratio", "all") not in _by(rows, "original")
     for method in ("fine-tune", "trw-oracle"):

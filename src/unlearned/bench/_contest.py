@@ -12,7 +12,9 @@ from filelock import FileLock
 
 from unlearned.audits._distributions import log_odds
 from unlearned.audits._membership import auc, balanced_accuracy
+from unlearned.audits._nearest import balanced, feature, nearest, svm
 from unlearned.audits.cost import CostAudit
+from unlearned.audits.mia_nn import MiaNN
 from unlearned.audits.output_distance import total_variation
 from unlearned.audits.u_lira import ULira, per_fold, target_scores
 from unlearned.bench._grids import Contender
@@ -21,6 +23,7 @@ from unlearned.bench._suite import Place
 from unlearned.data.fingerprints import of_json
 from unlearned.engine.bank import Kept
 from unlearned.engine.files import write_text
+from unlearned.engine.randomness import derive_seed
 from unlearned.errors import DivergedError
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
@@ -73,6 +76,31 @@ def likelihood(subject: Subject) -> list[Number]:
     return [Number("u_lira", "forget", value), Number("u_lira_gap", "forget", abs(value - null))]
 
 
+def nearest_class(subject: Subject) -> list[Number]:
+    """MIA-NN on this one model: how often test images of the forgotten class are taken for the class that retrained models take them for.
+
+    And how far that is from the mean of the references.
+    """
+    values = subject.values(subject.engine.task.outputs, "test")
+    labels, label = np.array(subject.problem.test.fact("label")), int(subject.problem.forget.fact("label")[0])
+    asked = labels == label
+    forgotten = np.arange(values["unlearned"][0].shape[1]) == label
+    logits = {who: [several.numpy() for several in values[who]] for who in ("unlearned", "reference")}
+    shares = np.mean([np.eye(len(forgotten))[each[asked].argmax(axis=1)].mean(axis=0) for each in logits["reference"]], axis=0)
+    nearest_one, settings = nearest(shares, forgotten)[0], MiaNN()
+    chosen = balanced(labels[~asked], nearest_one, derive_seed(subject.engine.seed, settings.name, nearest_one))
+    member = np.repeat([1, 0], [len(part) for part in chosen])
+
+    def accepted(each: Array) -> float:
+        taught = feature(each[~asked][np.concatenate(chosen)], "retained-logits", forgotten, nearest_one)
+        fitted = svm(settings.kernel, settings.penalty).fit(taught, member)
+        return float(fitted.predict(feature(each[asked], "retained-logits", forgotten, nearest_one)).mean())
+
+    value = accepted(logits["unlearned"][0])
+    gap = abs(value - float(np.mean([accepted(each) for each in logits["reference"]])))
+    return [Number("mia_nn", "forget-test", value), Number("mia_nn_gap", "forget-test", gap)]
+
+
 def cost(subject: Subject) -> list[Number]:
     """Processor time in units of a retraining; nothing for a model that cost nothing."""
     found = pick(CostAudit().measure(subject), metric="cpu_seconds_ratio", subject="unlearned")
@@ -91,9 +119,9 @@ def selection_error(subject: Subject) -> float:
 
 def numbers(subject: Subject, whole_class: bool) -> list[Number]:
     """Everything that is reported of one model."""
-    del whole_class
     attacked = likelihood(subject) if len(subject.shadows) > 1 and len(subject.references) > 2 else []
-    return [*accuracies(subject), membership(subject), *attacked, distance(subject), *cost(subject)]
+    taken = nearest_class(subject) if whole_class else []
+    return [*accuracies(subject), membership(subject), *attacked, *taken, distance(subject), *cost(subject)]
 
 
 def spread(scene: Scene, method: Method, count: int) -> list[Kept | None]:

@@ -81,6 +81,7 @@ CONTENDERS: Mapping[str, Contender] = {
         Contender("bad-teacher", "bad-teacher", _short(epochs=2), product(retain_share=(0.3, 1.0), lr=(3e-4, 1e-3, 3e-3))),
         Contender("boundary-shrink", "boundary-shrink", _short(epochs=10, pixel_range=(0.0, 1.0)), product(lr=_FORGET_LRS)),
         Contender("svd", "svd", {}, product(alpha_retain=(30.0, 100.0, 1000.0), alpha_forget=(3.0, 30.0))),
+        Contender("minnorm-og", "minnorm-og", _short(epochs=15), product(strength=(0.1, 0.3, 1.0), lr=(1e-3, 3e-3))),
         Contender("ssd", "ssd", {"batch_size": 128}, product(alpha=(0.5, 1.0, 2.0), dampening=(1.0, 0.5))),
         Contender("delete", "delete", _short(epochs=10), product(lr=_FORGET_LRS)),
         Contender("trw-beta0", "trw", _short(epochs=2, beta=0.0), product(lr=(0.003, 0.01, 0.02, 0.03, 0.06, 0.1)), whole_classes=True),
