@@ -22,7 +22,7 @@ from torch.nn.utils import parameters_to_vector
 from unlearned.engine.randomness import seeded
 
 _CUT = 1e-12
-"""Directions of the Gram matrix with an eigenvalue below this share of the largest count as absent: what is left of them in float64 is rounding."""
+"""Directions of the Gram matrix with an eigenvalue below this share of the largest are left out: in float64 they are known to no more than a percent."""
 
 
 class Layers(NamedTuple):
