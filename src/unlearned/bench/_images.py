@@ -43,14 +43,15 @@ class Images(NamedTuple):
     test: Samples
 
 
-def read_images(name: DataName, directory: Path | None, train_per_class: int, test_per_class: int) -> Images:
-    """The first images of each class, averaged over 2 x 2 pixels.
+def read_images(name: DataName, directory: Path | None, train_per_class: int, test_per_class: int, *, halved: bool = True) -> Images:
+    """The first images of each class.
 
     Args:
         name: of the data set.
         directory: what `--data` names.
         train_per_class: training images of each of the ten classes.
         test_per_class: test images of each.
+        halved: whether images are averaged over 2 x 2 pixels.
 
     Raises:
         InputError: if the data are not there, are damaged, or hold fewer images.
@@ -58,8 +59,8 @@ def read_images(name: DataName, directory: Path | None, train_per_class: int, te
     found = _local(name, directory)
     arrays = _from_hub(name) if found is None else _read(name, found)
     return Images(
-        _samples(name, "train", arrays.train, arrays.train_labels, train_per_class),
-        _samples(name, "test", arrays.test, arrays.test_labels, test_per_class),
+        _samples(name, "train", arrays.train, arrays.train_labels, train_per_class, halved),
+        _samples(name, "test", arrays.test, arrays.test_labels, test_per_class, halved),
     )
 
 
@@ -87,10 +88,15 @@ def read_idx(file: Path) -> Bytes:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
-def half(images: Bytes) -> torch.Tensor:
-    """Means over 2 x 2 pixels as (N, C, H/2, W/2) float32 in [0, 1], from (N, H, W) or (N, H, W, C)."""
+def whole(images: Bytes) -> torch.Tensor:
+    """(N, C, H, W) float32 in [0, 1], from (N, H, W) or (N, H, W, C)."""
     pixels = torch.from_numpy(images.copy()).float() / 255
-    return F.avg_pool2d(pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2), 2)
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+
+
+def half(images: Bytes) -> torch.Tensor:
+    """Means over 2 x 2 pixels of `whole`, (N, C, H/2, W/2)."""
+    return F.avg_pool2d(whole(images), 2)
 
 
 def first_of_each(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -158,11 +164,11 @@ def _absent(name: DataName, directory: Path | None, why: str) -> InputError:
     return InputError(Fault("--data", f"{name} is needed: {where}, {why}.", f"Give a directory that holds {files}."))
 
 
-def _samples(name: DataName, part: str, images: Bytes, labels: NDArray[np.int64], count: int) -> Samples:
+def _samples(name: DataName, part: str, images: Bytes, labels: NDArray[np.int64], count: int, halved: bool) -> Samples:
     try:
         chosen = first_of_each(labels, count)
     except ValueError as error:
         raise InputError(Fault("--data", f"the {part} part of {name} is too small ({error}).", "Ask for fewer images per class, or give more.")) from error
-    pixels, classes = half(images[chosen]), torch.from_numpy(labels[chosen])
+    pixels, classes = (half if halved else whole)(images[chosen]), torch.from_numpy(labels[chosen])
     rows = [{"pixel_values": image, "labels": label} for image, label in zip(pixels, classes, strict=True)]
     return Samples(rows, [f"{part}-{i}" for i in chosen], {"label": classes.tolist()})

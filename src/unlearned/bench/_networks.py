@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,21 @@ def small_resnet(channels: int, width: int = 16, classes: int = 10) -> nn.Module
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(2 * width, classes),
+    )
+
+
+def resnet18(channels: int, classes: int = 10) -> nn.Module:
+    """ResNet-18 for small images (B, channels, H, W): its stem is a 3 x 3 convolution without stride and without pooling; 11 million parameters."""
+    widths = (64, 64, 128, 256, 512)
+    stages = [Block(inputs, outputs, 1 if inputs == outputs else 2) for inputs, outputs in itertools.pairwise(widths)]
+    return nn.Sequential(
+        nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(),
+        *(block for stage, width in zip(stages, widths[1:], strict=True) for block in (stage, Block(width, width, 1))),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(widths[-1], classes),
     )
 
 
