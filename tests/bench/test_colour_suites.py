@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from tests.bench.small_images import write_cifar, write_fashion
 from unlearned.bench import _colour_cells, _tinted
 from unlearned.bench._choice import area
-from unlearned.bench._colour_cells import EACH, Sweep, leads, rows_of, scene_of
+from unlearned.bench._colour_cells import EACH, Measured, Seen, Sweep, leads, rows_of, scene_of
 from unlearned.bench._colour_suite import ColourSuite
 from unlearned.bench._grids import words
 from unlearned.bench._networks import resnet18
 from unlearned.bench._rivals import NAMES, Rival
 from unlearned.bench._run import run_suite
+from unlearned.bench._statistics import recomputed
 from unlearned.bench._suite import Place
 from unlearned.bench._tinted import greys_of
 from unlearned.bench.collapse import Collapse, CollapseExperiment
@@ -103,18 +104,21 @@ def test_settings_are_chosen_by_both_rules(place: Place, monkeypatch: pytest.Mon
     # By setting: collapse accuracy with two seeds, utility, knowledge. The third is not useful enough.
     reached = {0.1: ((0.2, 0.4), 0.9, 0.3), 0.2: ((0.9, 0.1), 0.9, 0.5), 0.3: ((0.0, 0.0), 0.1, 0.0)}
 
-    def of_seed(sweep: Sweep, seed: int, place: Place) -> list[_colour_cells.Measured | None]:
+    def of_seed(sweep: Sweep, seed: int, place: Place) -> list[Seen | None]:
         del place
         values = [reached[setting["lr"]] for setting in sweep.rival.grid]
-        return [_colour_cells.Measured({"collapse_accuracy": value[0][seed]}, value[1], value[2]) for value in values]
+        nothing = Measured({"collapse_accuracy": 0.0}, 0, 0)
+        return [Seen(Measured({"collapse_accuracy": value[0][seed]}, value[1], value[2]), nothing) for value in values]
 
-    def floor(sweep: Sweep, place: Place) -> float:
-        del sweep, place
-        return 0.88
+    def original(sweep: Sweep, seed: int, place: Place) -> Seen:
+        del sweep, seed, place
+        return Seen(Measured({}, 0.9, 1.0), Measured({}, 0.9, 1.0))
 
     monkeypatch.setattr(Sweep, "_of_seed", of_seed)
-    monkeypatch.setattr(Sweep, "_floor", floor)
-    rows = Sweep(experiment, rival, 2).run(place)
+    monkeypatch.setattr(Sweep, "_original", original)
+    both = Sweep(experiment, rival, 2).run(place)
+    assert {row.setting for row in both} == {"fashion-mnist/1 D_f/T=1", "fashion-mnist/1 D_f/T=1, recomputed"}
+    rows = [row for row in both if row.setting == experiment.setting]
     assert values_of(rows, "collapse_accuracy", "fine-tune") == [0.9, 0.1]
     assert values_of(rows, "collapse_accuracy_validated", "fine-tune") == [0.2, 0.4]
     assert [row.method for row in rows if row.metric == "chosen"] == ["fine-tune (lr=0.2)"]
@@ -159,9 +163,24 @@ def test_a_whole_suite(suite: Collapse | Erasure, place: Place, monkeypatch: pyt
     monkeypatch.setattr(type(suite), "rivals", classmethod(first_settings))
     rows = run_suite(suite, place).rows
     for method in ("original", "retrain-full", "minnorm-og", "fine-tune"):
-        assert len(values_of(rows, suite.experiment.headline[0], method)) == 2, method
-    assert len(values_of(rows, "collapse_accuracy_lead" if isinstance(suite, Collapse) else "area_lead", "fine-tune")) == 2
+        assert len(values_of(rows, suite.experiment.headline[0], method)) == 4, method  # two seeds in two views
+    assert len(values_of(rows, "collapse_accuracy_lead" if isinstance(suite, Collapse) else "area_lead", "fine-tune")) == 4
     assert all(row.value is None or 0 <= row.value <= 1 for row in rows if row.split == EACH)
+
+
+def test_recomputed_statistics_are_those_of_the_images(place: Place) -> None:
+    scene = scene_of(CollapseExperiment, Collapse(**TINY).scale("fashion-mnist"), 0, place)
+    model: Any = scene.problem.original.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    retain = scene.accessible(0.5).retain
+    found: Any = recomputed(scene.engine, model, retain)
+    with torch.no_grad():
+        first = model[0](scene.problem.task.collate([retain[i] for i in range(len(retain))])["pixel_values"])
+    torch.testing.assert_close(found[1].running_mean, first.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(found[1].running_var, first.transpose(0, 1).flatten(1).var(dim=1))
+    assert torch.equal(found[0].weight, model[0].weight)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(layer.training for layer in found.modules())
 
 
 def test_resnet18_keeps_small_images_large() -> None:

@@ -18,6 +18,7 @@ from unlearned.bench._grids import words
 from unlearned.bench._images import DataName
 from unlearned.bench._networks import resnet18, small_resnet
 from unlearned.bench._rivals import Rival
+from unlearned.bench._statistics import recomputed
 from unlearned.bench._suite import Cell, Place
 from unlearned.bench._taught import Taught
 from unlearned.bench._tinted import Parts, greys_of
@@ -82,6 +83,17 @@ class Measured(NamedTuple):
     """Of the forget set."""
 
 
+class Seen(NamedTuple):
+    """A model as its method left it, and with statistics of batch normalisation that are recomputed on the accessible retain images."""
+
+    left: Measured
+    recomputed: Measured
+
+
+VIEWS: Mapping[str, Callable[[Seen], Measured]] = {"": lambda seen: seen.left, ", recomputed": lambda seen: seen.recomputed}
+"""How models are looked at, by what is added to the name of a column."""
+
+
 class Scene(NamedTuple):
     """One seed: a problem, and what is measured of models."""
 
@@ -98,6 +110,10 @@ class Scene(NamedTuple):
         assert validation is not None
         reported = {name: measure(model) for name, measure in self.metrics.items()}
         return Measured(reported, mean_of(self.engine, task.utility, model, validation), mean_of(self.engine, task.knowledge, model, self.problem.forget))
+
+    def seen(self, model: nn.Module, retain: Samples) -> Seen:
+        """All measures in both views; `retain` are the accessible images."""
+        return Seen(self.measured(model), self.measured(recomputed(self.engine, model, retain)))
 
     def accessible(self, ratio: float) -> Problem:
         """The problem with a random part of D_r: `ratio` samples for each forget sample."""
@@ -163,7 +179,7 @@ class Controls(Cell):
     """What does not unlearn: the original, and a model that never saw the forget set. Its models are those that the other cells need."""
 
     experiments: tuple[Experiment, ...]
-    """Of one scale; the numbers are the same in each."""
+    """Of one scale."""
     seed: int
 
     @property
@@ -175,9 +191,10 @@ class Controls(Cell):
         scene = scene_of(type(first), first.scale, self.seed, place)
         rows: list[BenchRow] = []
         for name, model in (("original", scene.problem.original.model), ("retrain-full", scene.retrained)):
-            found = scene.measured(model)
-            for experiment in self.experiments:
-                rows += rows_of(name, experiment.setting, self.seed, "test", found.reported)
+            by_ratio = {ratio: scene.seen(model, scene.accessible(ratio).retain) for ratio in dict.fromkeys(e.ratio for e in self.experiments)}
+            for ending, look in VIEWS.items():
+                for experiment in self.experiments:
+                    rows += rows_of(name, experiment.setting + ending, self.seed, "test", look(by_ratio[experiment.ratio]).reported)
         return rows
 
 
@@ -195,28 +212,35 @@ class Sweep(Cell):
 
     def run(self, place: Place) -> Sequence[BenchRow]:
         by_seed = [self._of_seed(seed, place) for seed in range(self.seeds)]
-        return list(self._told([list(several) for several in zip(*by_seed, strict=True)], self._floor(place)))
+        by_setting = list(zip(*by_seed, strict=True))
+        originals = [self._original(seed, place) for seed in range(self.seeds)]
+        rows: list[BenchRow] = []
+        for ending, look in VIEWS.items():
+            tried = [[None if seen is None else look(seen) for seen in several] for several in by_setting]
+            floor = fmean(look(seen).utility for seen in originals) - TOLERANCE
+            rows += self._told(self.experiment.setting + ending, tried, floor)
+        return rows
 
-    def _of_seed(self, seed: int, place: Place) -> list[Measured | None]:
+    def _of_seed(self, seed: int, place: Place) -> list[Seen | None]:
         """One for each setting; None where it diverges."""
         scene = scene_of(type(self.experiment), self.experiment.scale, seed, place)
         problem = scene.accessible(self.experiment.ratio)
-        found: list[Measured | None] = []
+        found: list[Seen | None] = []
         for setting in self.rival.grid:
             method = self.rival.made(setting, self.experiment.epochs, self.experiment.scale.training.batch_size)
             try:
-                found.append(scene.measured(forget(problem, method, scene.engine).model))
+                found.append(scene.seen(forget(problem, method, scene.engine).model, problem.retain))
             except DivergedError:
                 found.append(None)
         return found
 
-    def _floor(self, place: Place) -> float:
-        scenes = [scene_of(type(self.experiment), self.experiment.scale, seed, place) for seed in range(self.seeds)]
-        return fmean(scene.measured(scene.problem.original.model).utility for scene in scenes) - TOLERANCE
+    def _original(self, seed: int, place: Place) -> Seen:
+        scene = scene_of(type(self.experiment), self.experiment.scale, seed, place)
+        return scene.seen(scene.problem.original.model, scene.accessible(self.experiment.ratio).retain)
 
-    def _told(self, tried: Sequence[Sequence[Measured | None]], floor: float) -> Iterator[BenchRow]:
-        """Rows from what each setting reached with each seed."""
-        name, where = self.rival.name, self.experiment.setting
+    def _told(self, where: str, tried: Sequence[Sequence[Measured | None]], floor: float) -> Iterator[BenchRow]:
+        """Rows of a column, from what each setting reached with each seed."""
+        name = self.rival.name
         for setting, several in zip(self.rival.grid, tried, strict=True):
             for seed, measured in enumerate(several):
                 called = f"{name} ({words(setting)})"

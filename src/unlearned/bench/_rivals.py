@@ -1,7 +1,7 @@
 """The methods that the suites on coloured images compare, each with the settings that are tried.
 
-The paper's grids, thinned: each parameter takes two values, T_GD one. Methods that have nothing but a learning rate try three or four. Rates are higher than
-the paper's, for a smaller network: they were placed so that the best one of a seed that no suite reports lay inside.
+The paper's grids, thinned: two or three values for each parameter, one of T_GD; more rates where there is nothing else to choose. Rates are higher than the
+paper's, for a smaller network: they were placed so that the best ones for a seed that no suite reports lay inside.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ Formula: each class has its own colour, and every image is shown in the colour o
 with their true label (D_f). Without these the colour says it all, and that is the simplest solution. The original is warmed up on gray images, then trained on
 D_r and D_f with weights p/(1+p) and 1/(1+p) on the losses, p = |D_f| / |D_r|: it has to look at shapes. Each method then has T epochs over D_f and a few
 images of D_r. Metric `collapse_accuracy`: all test images in all ten colours; how often does the model say the colour? Higher is better.
-Columns: DATA/ratio/T; a ratio of `0.1 D_f` is one accessible retain image for ten to be forgotten, the paper's 0.1 % of D_r (its D_f is 1 % of D_r).
+Columns: DATA/ratio/T; a ratio of `0.1 D_f` is one accessible retain image for ten to be forgotten, the paper's 0.1 % of D_r (its D_f is 1 % of D_r). The
+same with `, recomputed` has the statistics of batch normalisation recomputed on the accessible images after unlearning, which the paper does not do: in so few
+steps running statistics do not follow the weights, and what they hide or break is no doing of a method's weights.
 Metrics: `collapse_accuracy` has the settings that are best in this very metric by the mean over seeds, as in the paper; nobody can choose so who has no
 test images in all colours. `collapse_accuracy_validated` has settings chosen by what anybody can measure: of those whose accuracy on held-out images in the
 colours of their classes is not more than 0.02 below the original's, the one that gives the labels of D_f the least probability. `accuracy` is that on test
@@ -133,8 +135,8 @@ class Collapse(ColourSuite):
         return rivals(
             Axes(
                 fresh_lr=(2e-3, 5e-3, 1e-2),
-                only_lr=(5e-3, 1e-2, 2e-2, 4e-2),
-                lr=(1e-2, 2e-2),
+                only_lr=(1e-2, 2e-2, 4e-2, 8e-2),
+                lr=(1e-2, 2e-2, 4e-2),
                 slow_lr=(5e-3, 1e-2),
                 lambda_ga=(1e-2, 1e-1),
                 kappa=(0.1, 0.5),
