@@ -11,7 +11,18 @@ from torch import nn
 
 from tests.models import made
 from unlearned.errors import InputError
-from unlearned.tasks._decoders import block_outputs, blocks_of, down_projection, matrix_of, projection_inputs, shifted, writes_to_the_residual
+from unlearned.tasks._decoders import (
+    block_outputs,
+    blocks_of,
+    changed_states,
+    down_projection,
+    matrix_of,
+    projection_inputs,
+    shifted,
+    skipped,
+    without_component,
+    writes_to_the_residual,
+)
 
 SIZE = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 32}
 GROUPED = SIZE | {"num_key_value_heads": 1}
@@ -124,3 +135,61 @@ def test_layers_and_models_that_do_not_fit_are_refused() -> None:
     down_projection(model, 1).weight = nn.Parameter(torch.zeros(16, 24, dtype=torch.int8), requires_grad=False)
     with pytest.raises(InputError, match="are quantised"):
         down_projection(model, 1)
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Phi", "GPTNeoX", "Gemma2"])
+def test_the_input_of_a_block_is_the_output_of_the_one_before(family: str) -> None:
+    model = model_of(family, (FAMILIES | NORMALISED)[family])
+    vector = torch.linspace(-1, 1, 16)
+    with changed_states(model, {1: lambda hidden: hidden + vector}):
+        behind = model(**IDS).logits
+    with changed_states(model, {2: lambda hidden: hidden + vector}, at="input"):
+        torch.testing.assert_close(model(**IDS).logits, behind)
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Phi", "GPTNeoX"])
+def test_a_skipped_block_might_as_well_not_be_there(family: str) -> None:
+    """Against the same model with the block taken out of its list; also while it generates from its cache."""
+    model: Any = model_of(family, FAMILIES[family])
+    without: Any = model_of(family, FAMILIES[family])
+    modules = [m for m in without.modules() if isinstance(m, nn.ModuleList) and len(m) == 3]
+    del modules[0][1]
+    for number, block in enumerate(modules[0]):  # a cache counts the blocks
+        parts: Any = block.modules()
+        for layer in parts:
+            if hasattr(layer, "layer_idx"):
+                layer.layer_idx = number
+    without.config.num_hidden_layers -= 1
+    before = model(**IDS).logits
+    answers = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with skipped(model, [1]):
+        torch.testing.assert_close(model(**IDS).logits, without(**IDS).logits)
+        one = {name: tensor[:1] for name, tensor in IDS.items()}
+        assert torch.equal(model.generate(**one, **answers), without.generate(**one, **answers))
+    assert torch.equal(model(**IDS).logits, before)
+
+
+def test_a_component_is_removed_once_and_for_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, r = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((2, 5, 8), (8,)))
+    removed = without_component(hidden, 3 * r)
+    unit = r / r.norm()
+    torch.testing.assert_close(removed, hidden @ (torch.eye(8, dtype=torch.float64) - torch.outer(unit, unit)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(removed @ unit, torch.zeros(2, 5, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(without_component(removed, r), removed, rtol=0, atol=1e-12)
+    torch.testing.assert_close(without_component(hidden, r, 2.5) @ unit, torch.full((2, 5), 2.5, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert torch.equal(without_component(hidden, torch.zeros(8, dtype=torch.float64), 2.5), hidden)
+
+
+def test_hooks_are_gone_after_an_error_and_gradients_flow_through_a_change() -> None:
+    model = model_of("Llama", FAMILIES["Llama"])
+    before = model(**IDS).logits
+    delta = torch.zeros(16, requires_grad=True)
+    with changed_states(model, {1: lambda hidden: hidden + delta}, at="input"):
+        model(**IDS).logits.square().sum().backward()
+    assert delta.grad is not None
+    assert float(delta.grad.abs().sum()) > 0
+    with pytest.raises(ZeroDivisionError), changed_states(model, {0: lambda hidden: hidden / (1 // 0)}), skipped(model, [1]):
+        model(**IDS)
+    assert torch.equal(model(**IDS).logits, before)
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in blocks_of(model))

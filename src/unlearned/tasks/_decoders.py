@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -89,24 +90,73 @@ def writes_to_the_residual(model: nn.Module, layer: int, batch: Batch) -> bool:
     return bool((moved - shift).norm() < 0.05 * shift.expand_as(moved).norm())
 
 
+Change = Callable[[Tensor], Tensor]
+"""From a residual stream (B, T, q) to another of the same shape."""
+
+
 @contextmanager
-def shifted(model: nn.Module, shifts: dict[int, Tensor], *, prompt_only: bool = False) -> Iterator[None]:
-    """While it lasts, each block of these numbers adds its vector (q,) to its output at every position (`prompt_only`: not while it generates)."""
+def changed_states(model: nn.Module, changes: Mapping[int, Change], *, at: Literal["input", "output"] = "output") -> Iterator[None]:
+    """While it lasts, the residual stream in front of each of these blocks (`at` input) or behind it (output) is what its change makes of it.
 
-    def add(vector: Tensor) -> Callable[..., Any]:
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:
-            first = _first(output)
-            if prompt_only and first.shape[1] == 1:
-                return output
-            moved = first + vector.to(first)
-            return (moved, *output[1:]) if isinstance(output, tuple) else moved
+    The one way in which methods and attacks reach hidden states. Gradients flow through a change; contexts may be nested, the inner one acts on what the outer
+    one left; hooks are gone afterwards, also after an error. Where blocks are recomputed in the backward pass (gradient checkpointing), stay inside until it
+    is done.
 
-        return hook
+    Args:
+        model: with decoder blocks, wrapped or not.
+        changes: by number of the block, from 0. While a model generates from its cache, T is 1.
+        at: where.
 
+    Raises:
+        InputError: if the model has no decoder blocks that are known.
+    """
     blocks = blocks_of(model)
     with ExitStack() as stack:
-        for layer, vector in shifts.items():
-            stack.enter_context(_hooked(blocks[layer], add(vector)))
+        for layer, change in changes.items():
+            if at == "input":
+                handle = blocks[layer].register_forward_pre_hook(partial(_change_input, change), with_kwargs=True)
+            else:
+                handle = blocks[layer].register_forward_hook(partial(_change_output, change))
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def skipped(model: nn.Module, layers: Collection[int]) -> Iterator[None]:
+    """While it lasts, each block of these numbers hands on what it was given, as if it were not there.
+
+    The block still runs, so that a cache holds as many positions for it as for others.
+    """
+    blocks = blocks_of(model)
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(blocks[layer].register_forward_hook(_return_input, with_kwargs=True).remove)
+        yield
+
+
+def without_component(hidden: Tensor, direction: Tensor, level: float | Tensor = 0.0) -> Tensor:
+    """H − r̂ (r̂ᵀ h − level): the component along a direction is gone, or set to `level`. Idempotent.
+
+    Args:
+        hidden: (..., q).
+        direction: r, (q,), of any length but 0; nothing is removed along a direction of length 0.
+        level: what the component becomes.
+    """
+    length = direction.norm()
+    r = (direction / length.clamp(min=torch.finfo(direction.dtype).tiny)).to(hidden)
+    along: Tensor = (hidden @ r)[..., None]
+    removed: Tensor = (along - level) * r * (length > 0)
+    return hidden - removed
+
+
+@contextmanager
+def shifted(model: nn.Module, shifts: Mapping[int, Tensor], *, prompt_only: bool = False) -> Iterator[None]:
+    """While it lasts, each block of these numbers adds its vector (q,) to its output at every position (`prompt_only`: not while it generates)."""
+
+    def adding(vector: Tensor) -> Change:
+        return lambda hidden: hidden if prompt_only and hidden.shape[1] == 1 else hidden + vector.to(hidden)
+
+    with changed_states(model, {layer: adding(vector) for layer, vector in shifts.items()}):
         yield
 
 
@@ -137,6 +187,22 @@ def projection_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> 
             stack.enter_context(_hooked(down_projection(model, layer), keep))
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     return seen
+
+
+def _change_input(change: Change, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return (change(args[0]), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+
+def _change_output(change: Change, _: nn.Module, __: Any, output: Any) -> Any:
+    changed = change(_first(output))
+    return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+
+def _return_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    given = args[0] if args else kwargs["hidden_states"]
+    return (given, *output[1:]) if isinstance(output, tuple) else given
 
 
 @contextmanager
