@@ -146,14 +146,17 @@ def images(start: int, count: int) -> dict[str, Any]:
 
 
 def facts(start: int, count: int) -> dict[str, Any]:
-    """Prompts with answers of different lengths."""
+    """Prompts with answers of different lengths; some are said otherwise, too, and each has a few wrong answers."""
     people = ["ada", "bo", "cy", "di", "eva", "finn", "gus", "hana"]
     towns = ["york", "lima", "oslo", "cairo", "rome", "quito"]
-    prompts, answers = [], []
+    prompts, answers, paraphrased, perturbed = [], [], [], []
     for i in range(start, start + count):
         prompts.append(f"where does {people[i % 8]} live" if i % 3 else f"what is the name of the town of {people[i % 8]}")
         answers.append(f"in {'the far ' if i % 2 else ''}{towns[i % 6]}{' river town' if i % 5 == 0 else ''}")
-    return {"prompt": prompts, "answer": answers, "id": [f"fact-{i}" for i in range(start, start + count)]}
+        paraphrased.append(f"the town is {towns[i % 6]}" if i % 4 else None)
+        perturbed.append([f"the town is {towns[(i + shift) % 6]}" for shift in range(1, 3 + i % 2)])
+    ids = [f"fact-{i}" for i in range(start, start + count)]
+    return {"prompt": prompts, "answer": answers, "paraphrased_answer": paraphrased, "perturbed_answer": perturbed, "id": ids}
 
 
 def bundle_of(kind: str, seed: int = SEED) -> Bundle:

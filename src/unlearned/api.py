@@ -223,7 +223,11 @@ def measure(subject: Subject, parts: Sequence[Audit | Attack], limits: Limits, d
         parts: audits and attacks with their settings.
         limits: of the verdict.
         described: what else the record shall say about how it was made.
+
+    Raises:
+        InputError: if a setting does not fit the problem.
     """
+    raise_faults([fault._replace(field=f"{part.name}.{fault.field}") for part in parts for fault in part.faults(subject.problem)])
     findings = [finding for part in parts for finding in part.measure(subject)]
     audits = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Audit)]
     attacks = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Attack)]

@@ -92,8 +92,9 @@ def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = Fa
             with collecting(own):
                 only(problem.original.model, getattr(how, "parameters", ".*"))
             faults += [fault._replace(field=f"{field}.parameters") for fault in own]
-        for i, attack in enumerate(recipe.attacks):
-            faults += [fault._replace(field=f"attacks.{i}.{fault.field}") for fault in attack.faults(problem)]
+        named: list[tuple[str, Audit | Attack]] = [(f"audits.{i}", audit) for i, audit in enumerate(recipe.audits)]
+        named += [(f"attacks.{i}", attack) for i, attack in enumerate(recipe.attacks)]
+        faults += [fault._replace(field=f"{field}.{fault.field}") for field, part in named for fault in part.faults(problem)]
     raise_faults(faults)
     assert problem is not None
     assert engine is not None

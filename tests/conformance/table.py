@@ -142,6 +142,7 @@ AUDITS = [
     *_on(IMAGES, "mia-nn", {"data": "train"}, where=_CLASSES, fewest=4),
     Row("mia-nn", "plain", {"kernel": "linear", "penalty": 1.0, "variants": ("1d",)}, "linear", where="label == 3", fewest=4),
     *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
+    *_on(TEXTS, "tofu", {}, fewest=2),
     *_on(IMAGES, "relearn-time", _AGAIN, where="label in [2, 8]"),
     *_on((*TEXTS, "unet"), "relearn-time", _AGAIN | {"score": "likelihood", "alpha": 0.0}),
     Row("relearn-time", "plain", {"optimizer": "adam", "cap": 60, "every": 3, "score": "knowledge", "alpha": 0.0}, "knowledge"),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from unlearned.data.samples import Samples
 from unlearned.evidence.comparison import Measured, compare
 from unlearned.evidence.statistics import Array, t_interval
-from unlearned.evidence.subject import Subject
+from unlearned.evidence.subject import Measure, Subject
 from unlearned.records import Direction, Finding, SubjectName
 from unlearned.tasks._task import Batch
 from unlearned.tasks.text_generation import TextGeneration
@@ -22,22 +23,32 @@ def text_task(subject: Subject) -> TextGeneration:
     return task
 
 
-def whole(subject: Subject, split: str) -> Batch:
+def whole(subject: Subject, samples: Samples) -> Batch:
     """All samples of a set as one batch."""
-    samples = subject.problem.sets[split]
     return subject.engine.task.collate([samples[i] for i in range(len(samples))])
 
 
-def from_generations(subject: Subject, split: str, measure: Callable[[Tensor, Batch], Tensor]) -> dict[SubjectName, list[Array]]:
-    """One number per sample of each model, from its greedy answers: these are made once for all audits.
+def values_on(subject: Subject, measure: Measure, samples: Samples) -> dict[SubjectName, list[Tensor]]:
+    """`measure` of every model, one value per sample; kept for other audits where the samples are a set of the problem."""
+    for name, each in subject.problem.sets.items():
+        if each is samples:
+            return subject.values(measure, name)
+    result: dict[SubjectName, list[Tensor]] = {"original": [], "unlearned": [], "reference": []}
+    for who, model in subject.models():
+        result[who].append(subject.engine.evaluate(model, samples, measure))
+    return result
+
+
+def from_generations(subject: Subject, samples: Samples, measure: Callable[[Tensor, Batch], Tensor]) -> dict[SubjectName, list[Array]]:
+    """One number per sample of each model, from its greedy answers: on the sets of the problem these are made once for all audits.
 
     Args:
         subject: the models.
-        split: name of a set.
+        samples: the questions.
         measure: of generations (N, T, 2) and samples: (N,).
     """
-    batch = whole(subject, split)
-    made = subject.values(text_task(subject).generations, split)
+    batch = whole(subject, samples)
+    made = values_on(subject, text_task(subject).generations, samples)
     return {who: [measure(each, batch).double().numpy() for each in several] for who, several in made.items()}
 
 

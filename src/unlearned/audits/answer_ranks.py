@@ -56,7 +56,7 @@ class AnswerRanks(Audit):
             return hits(generations[..., 1], lengths(batch), self.top)
 
         findings = []
-        for split in subject.problem.sets:
+        for split, samples in subject.problem.sets.items():
             for metric, measure in (("mrr", mrr), ("top_hit_ratio", ratio)):
-                findings += mean_findings(self.name, metric, split, from_generations(subject, split, measure))
+                findings += mean_findings(self.name, metric, split, from_generations(subject, samples, measure))
         return findings

@@ -34,7 +34,7 @@ class DeviationScore(Audit):
 
     def measure(self, subject: Subject) -> list[Finding]:
         recall = text_task(subject).recall
-        values = {split: from_generations(subject, split, recall) for split in subject.problem.sets}
+        values = {split: from_generations(subject, samples, recall) for split, samples in subject.problem.sets.items()}
         findings = [finding for split, each in values.items() for finding in mean_findings(self.name, "rouge1", split, each)]
         seed = derive_seed(subject.engine.seed, self.name)
 

@@ -100,7 +100,7 @@ class RefusalQuality(Audit):
             return torch.tensor([distinct_pairs(answer) for answer in said(generations)])
 
         findings = []
-        for split in subject.problem.sets:
+        for split, samples in subject.problem.sets.items():
             for metric, measure in (("refusal_rate", rate), ("refusal_quality", quality), ("fluency", fluency)):
-                findings += mean_findings(self.name, metric, split, from_generations(subject, split, measure))
+                findings += mean_findings(self.name, metric, split, from_generations(subject, samples, measure))
         return findings

@@ -80,7 +80,8 @@ class TextMembership(Audit):
         scores = {"loss": task.losses, "min_k": self._min_k(task), "min_k_plus_plus": self._min_k_plus_plus(task)}
         seed = derive_seed(subject.engine.seed, self.name)
         found = {name: {split: self._values(subject, measure, split) for split in ("forget", "test")} for name, measure in scores.items()}
-        sizes = {split: np.array([len(zlib.compress(text.encode())) for text in task.counted(whole(subject, split))]) for split in ("forget", "test")}
+        answers = {split: task.counted(whole(subject, subject.problem.sets[split])) for split in ("forget", "test")}
+        sizes = {split: np.array([len(zlib.compress(text.encode())) for text in texts]) for split, texts in answers.items()}
         found["zlib"] = {split: {who: [v / sizes[split] for v in several] for who, several in values.items()} for split, values in found["loss"].items()}
         if self.gradnorm:
             found["gradnorm"] = {split: self._gradnorms(subject, split) for split in ("forget", "test")}

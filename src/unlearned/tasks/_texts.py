@@ -15,6 +15,8 @@ from unlearned.tasks._task import Bundle
 IGNORED = -100
 """Label of tokens that do not count, as transformers has it."""
 Template = Literal["auto", "chat", "plain"]
+PARAPHRASED, PERTURBED = "paraphrased_answer", "perturbed_answer"
+"""Columns beside `answer`: the same said otherwise, a text; and wrong answers of the same form, a list of texts. Either may be None in a record."""
 
 
 class Tokens(NamedTuple):
@@ -36,7 +38,7 @@ def tokenise(columns: Mapping[str, Any], bundle: Bundle, template: Template, sys
 
     Columns `prompt` and `answer`: put into the chat template as a user's and an assistant's turn (`template` chat, or auto where the tokenizer has one), or
     joined by a space and ended by the end-of-sequence token. Column `messages`: lists of {role, content}, of which the last is the answer. Column `text`: all
-    of it counts.
+    of it counts. Columns `paraphrased_answer` and `perturbed_answer` stay in the rows as text: no batch has them, `TextGeneration.answered` reads them.
 
     Raises:
         InputError: if there is none of these columns, a text is empty or a single token, or a chat template is needed and there is none.
@@ -70,12 +72,13 @@ def tokenise(columns: Mapping[str, Any], bundle: Bundle, template: Template, sys
     short = [i for i, (before, after) in enumerate(records) if not after or len(before + after) < 2]
     if short:  # its loss would be a mean over nothing
         raise InputError(Fault(field, f"the text at position {short[0]} is too short: no token of it follows another.", "Remove it."))
-    rows = {
+    rows: dict[str, list[Any]] = {
         "input_ids": [torch.tensor(before + after) for before, after in records],
         "labels": [torch.tensor([IGNORED] * len(before) + after) for before, after in records],
         # A text without a question is continued from its middle when the model is asked for it.
         "prompt_length": [torch.tensor(len(before) if "text" not in columns else (len(before) + len(after)) // 2) for before, after in records],
     }
+    rows |= {name: _alternatives(columns[name], name, field) for name in (PARAPHRASED, PERTURBED) if name in columns}
     ids = [str(i) for i in columns["id"]] if "id" in columns else None
     return Samples(ColumnRows(rows), ids, {k: list(v) for k, v in columns.items() if k != "id"})
 
@@ -128,6 +131,24 @@ def _joined(tokenizer: Any, prompt: str, answer: str) -> Tokens:
 def _plain(tokenizer: Any, text: str) -> Tokens:
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     return Tokens(plain_prompt(tokenizer, ""), _ids(tokenizer(text, add_special_tokens=False)["input_ids"]) + end)
+
+
+def _alternatives(column: Sequence[Any], name: str, field: str) -> list[Any]:
+    """Further answers: texts for paraphrases, tuples of texts for perturbed answers; None where a record has none."""
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str) and bool(value.strip())
+
+    if name == PARAPHRASED:
+        found, what = list(column), "a text"
+        wrong = [i for i, value in enumerate(found) if value is not None and not is_text(value)]
+    else:
+        found, what = [tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value for value in column], "a list of texts"
+        found = [value or None for value in found]
+        wrong = [i for i, value in enumerate(found) if value is not None and not (isinstance(value, tuple) and all(map(is_text, value)))]
+    if wrong:
+        raise InputError(Fault(field, f"{len(wrong)} values of `{name}` are not {what}, first at position {wrong[0]}.", f"Give {what}, or nothing."))
+    return found
 
 
 def _refuse_empty(texts: Sequence[Any], what: str, field: str) -> None:

@@ -91,6 +91,22 @@ class TextGeneration(Task):
         columns = {"input_ids": ids, "labels": [torch.full_like(i, IGNORED) for i in ids], "prompt_length": [row["prompt_length"] for row in rows]}
         return Samples(ColumnRows(columns))
 
+    def answered(self, samples: Samples, positions: Sequence[int], answers: Sequence[str], bundle: Bundle) -> Samples:
+        """The questions at these positions of a set, each with another answer.
+
+        Args:
+            samples: as `read` makes them, of questions with answers or of conversations.
+            positions: which; one may stand there several times.
+            answers: one for each position.
+            bundle: the model whose tokenizer makes them ready.
+        """
+        if "messages" in samples.facts:
+            turns = samples.fact("messages")
+            talks = [[*turns[i][:-1], {"role": "assistant", "content": answer}] for i, answer in zip(positions, answers, strict=True)]
+            return self.read({"messages": talks}, bundle, "answers")
+        asked = samples.fact("prompt")
+        return self.read({"prompt": [asked[i] for i in positions], "answer": list(answers)}, bundle, "answers")
+
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Pad on the right; `attention_mask` is 0 on the padding."""
         length = max(len(row["input_ids"]) for row in rows)
@@ -141,18 +157,19 @@ class TextGeneration(Task):
         with torch.no_grad():
             return greedy(model, batch, self._end, self.max_new_tokens)
 
-    def recall(self, generations: Tensor, batch: Batch) -> Tensor:
-        """ROUGE-1 recall, with stemming, of each generated answer against the true one, (B,).
+    def recall(self, generations: Tensor, batch: Batch, kind: Literal["rouge1", "rougeL"] = "rouge1") -> Tensor:
+        """ROUGE recall, with stemming, of each generated answer against the true one, (B,).
 
         Args:
             generations: (B, T, 2), from `generations` on the same samples.
             batch: the samples.
+            kind: of single words, or of the longest common subsequence.
         """
         from rouge_score.rouge_scorer import RougeScorer
 
-        scorer = RougeScorer(["rouge1"], tokenizer=_Words())
+        scorer = RougeScorer([kind], tokenizer=_Words())
         pairs = zip(self.said(generations), self.answers(batch), strict=True)
-        return torch.tensor([scorer.score(true, said)["rouge1"].recall for said, true in pairs], dtype=torch.float32)
+        return torch.tensor([scorer.score(true, said)[kind].recall for said, true in pairs], dtype=torch.float32)
 
     def counted(self, batch: Batch) -> list[str]:
         """What losses count of each sample, as text: its answer, or the whole of a text without a question."""
