@@ -34,11 +34,12 @@ class Case:
 
     def inner(self) -> Tensor:
         decay = torch.stack([(p**2).sum() for p in self.model.parameters()]).sum()
-        fit: Tensor = F.cross_entropy(self.model(self.x), self.y)
-        return fit + 0.03 * decay
+        total: Tensor = F.cross_entropy(self.model(self.x), self.y) + 0.03 * decay
+        return total
 
     def outer(self) -> Tensor:
-        return -F.cross_entropy(self.model(self.other), 1 - self.y) + self.model(self.other)[:, 0].sin().mean()
+        total: Tensor = self.model(self.other)[:, 0].sin().mean() - F.cross_entropy(self.model(self.other), 1 - self.y)
+        return total
 
     def hessian(self, of: list[nn.Parameter], by: list[nn.Parameter]) -> Tensor:
         """∂²L/∂of ∂by, dense: one row per entry of the gradient."""
@@ -90,7 +91,7 @@ def adapted() -> nn.Module:
     model: nn.Module = with_adapter(perceptron(), Lora(rank=2, alpha=2), ".*")
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.3)
+            parameter.data.normal_(std=0.1)
     return model
 
 
