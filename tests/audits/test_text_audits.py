@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models import bundle_of, problem_of
+from tests.harness import HFLM, put_in_place, simple_evaluate
+from tests.models import WORDS, bundle_of, problem_of, tokenizer
 from unlearned.api import forget
 from unlearned.audits import audits
+from unlearned.audits._answers import text_task
 from unlearned.audits.answer_ranks import hits, reciprocal_ranks
 from unlearned.audits.deviation_score import deviation_score
+from unlearned.audits.fluency import Fluency, distinct_pairs
+from unlearned.audits.lm_eval import LmEval
 from unlearned.audits.memorization import extraction_strength
-from unlearned.audits.refusal_quality import by_wording, distinct_pairs
+from unlearned.audits.refusal_quality import by_wording
 from unlearned.audits.text_membership import lowest_mean, privleak, standardised
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
+from unlearned.errors import InputError
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding, pick
@@ -151,3 +158,64 @@ def test_a_memorised_forget_set_is_seen_by_every_attack() -> None:
     [leak] = pick(findings, metric="privleak", subject="unlearned")
     assert leak.value is not None
     assert leak.value < -40
+
+
+def test_probability_of_sound_text_is_that_of_the_labels_that_count(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    torch.manual_seed(1)
+    names = {0: "noise", 1: "clean", 2: "mild"}
+    config = GPT2Config(vocab_size=len(WORDS), n_positions=24, n_embd=8, n_layer=1, n_head=1, num_labels=3, id2label=names, pad_token_id=2)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    subject = subject_of()
+    [finding] = pick(measured("fluency", subject, classifier=str(tmp_path), labels=("clean", "mild")), metric="clean", split="forget", subject="unlearned")
+    task = text_task(subject)
+    said = task.said(subject.engine.evaluate(subject.unlearned.model, subject.problem.forget, task.generations))
+    model, shares = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval(), []
+    for answer in said:
+        with torch.no_grad():
+            noise, *sound = model(**tokenizer()([answer], return_tensors="pt")).logits[0].double().exp().tolist()
+        shares.append(sum(sound) / (noise + sum(sound)))
+    assert finding.value == pytest.approx(np.mean(shares))
+    [fault] = Fluency(classifier=str(tmp_path), labels=("fine",)).faults(subject.problem)
+    assert str(fault) == "labels: the classifier has no label 'fine'. It has noise, clean, mild."
+
+
+@pytest.mark.parametrize(("name", "field"), [("fluency", "classifier"), ("refusal-quality", "embedder")])
+def test_a_helper_that_cannot_be_loaded_is_said_before_anything_is_measured(name: str, field: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    part: Any = audits.get(name)
+    [fault] = part(**{field: str(tmp_path)}).faults(problem_of("llama"))
+    assert fault.field == field
+    assert "can be loaded from" in fault.what
+
+
+def test_the_harness_is_asked_and_its_numbers_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_place(monkeypatch)
+    subject = subject_of()
+    findings = measured("lm-eval", subject, benchmarks=("arc_easy", "gsm8k"), limit=5)
+    wrapped = HFLM(subject.unlearned.model, None, 1, "cpu")
+    told = simple_evaluate(wrapped, ["arc_easy", "gsm8k"], 0, 5)["results"]
+    [easy] = pick(findings, metric="acc", split="arc_easy", subject="unlearned")
+    assert easy.value == told["arc_easy"]["acc,none"]
+    assert [easy.low, easy.high] == pytest.approx([told["arc_easy"]["acc,none"] - 0.0196, told["arc_easy"]["acc,none"] + 0.0196])
+    assert (easy.n, easy.direction) == (5, "higher")
+    assert {(f.metric, f.split) for f in findings} == {
+        ("acc", "arc_easy"),
+        ("acc_norm", "arc_easy"),
+        ("exact_match.strict-match", "gsm8k"),
+        ("perplexity", "gsm8k"),
+    }
+    assert {f.low for f in pick(findings, metric="acc_norm", subject="unlearned")} == {None}
+    assert {f.direction for f in pick(findings, metric="perplexity")} == {"lower"}
+
+
+def test_without_the_harness_or_with_a_task_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(InputError, match=r"lm-eval\.name: this audit needs the package lm-eval. Install it: pip install 'unlearned\[lm-eval\]'"):
+        measured("lm-eval", subject_of())
+    put_in_place(monkeypatch)
+    [fault] = LmEval(benchmarks=("piqa", "pica")).faults(problem_of("llama"))
+    assert (fault.field, fault.what) == ("benchmarks", "the harness knows no task 'pica'.")

@@ -5,8 +5,12 @@ A new part gets every behaviour in this directory by adding its rows here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
+
+from tests.harness import put_in_place
 from tests.models import TASK_OF
 
 IMAGES = ("plain", "resnet", "vit")
@@ -38,6 +42,9 @@ class Row(NamedTuple):
     """Audits and attacks: which rows its findings have."""
     fewest: int = 1
     """Audits and attacks: how many references, and how many shadow models where it uses them, it takes to measure all of it."""
+
+    stand_in: Callable[[pytest.MonkeyPatch], None] | None = None
+    """Audits and attacks: puts something in the place of a package that is not part of the tests' environment."""
 
     @property
     def task(self) -> str:
@@ -141,8 +148,9 @@ AUDITS = [
     *_on(IMAGES, "output-distance", {}),
     *_on(IMAGES, "mia-nn", {"data": "train"}, where=_CLASSES, fewest=4),
     Row("mia-nn", "plain", {"kernel": "linear", "penalty": 1.0, "variants": ("1d",)}, "linear", where="label == 3", fewest=4),
-    *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
+    *(row for name in ("deviation-score", "answer-ranks", "refusal-quality", "fluency", "memorization", "text-membership") for row in _on(TEXTS, name, {})),
     *_on(TEXTS, "tofu", {}, fewest=2),
+    Row("lm-eval", "gpt2", {"limit": 7}, stand_in=put_in_place),
     *_on(IMAGES, "relearn-time", _AGAIN, where="label in [2, 8]"),
     *_on((*TEXTS, "unet"), "relearn-time", _AGAIN | {"score": "likelihood", "alpha": 0.0}),
     Row("relearn-time", "plain", {"optimizer": "adam", "cap": 60, "every": 3, "score": "knowledge", "alpha": 0.0}, "knowledge"),

@@ -26,6 +26,14 @@ every_part = pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
 COST = Cost(wall_seconds=2.0, cpu_seconds=3.0, peak_memory_bytes=1000, samples_seen=50, steps=5)
 
 
+@pytest.fixture(autouse=True)
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a row puts in the place of a package."""
+    row = request.node.callspec.params["row"]
+    if row.stand_in is not None:
+        row.stand_in(monkeypatch)
+
+
 def part_of(row: Row) -> Audit | Attack:
     kind: Any = audits.get(row.name) if row in AUDITS else attacks.get(row.name)
     part = kind(**row.settings)
