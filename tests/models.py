@@ -122,6 +122,82 @@ def denoiser(prediction_type: str = "epsilon") -> nn.Module:
     return Denoiser(unet, DDPMScheduler(num_train_timesteps=100, prediction_type=prediction_type))
 
 
+PROMPT_WORDS = ["[unk]", "[pad]", "a", "photo", "of", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+
+
+def prompt_tokenizer(length: int = 4) -> Any:
+    """Words of prompts, padded to `length` tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(PROMPT_WORDS)}, unk_token="[unk]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]", eos_token="[pad]", pad_token="[pad]", model_max_length=length)
+
+
+def text_encoder(layers: int, *, projected: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "projection_dim": 6}
+    ids = {"vocab_size": len(PROMPT_WORDS), "max_position_embeddings": 4, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 1}
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(num_hidden_layers=layers, **size, **ids))
+
+
+def prompted_unet(channels: int, width: int = 8, **more: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8 if channels == 1 else 4,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(4, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=2,
+        dropout=0.1,
+        **more,
+    )
+
+
+def noise_schedule(prediction_type: str = "epsilon") -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(num_train_timesteps=100, clip_sample=False, steps_offset=1, prediction_type=prediction_type)
+
+
+def autoencoder() -> Any:
+    from diffusers import AutoencoderKL
+
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2, "block_out_channels": (4, 4)}
+    return AutoencoderKL(in_channels=1, out_channels=1, latent_channels=2, layers_per_block=1, norm_num_groups=2, sample_size=8, **blocks)
+
+
+def pixel(prediction_type: str = "v_prediction") -> nn.Module:
+    """In pixel space, with cross-attention to a learned table of tokens."""
+    return assembled(prompted_unet(1), noise_schedule(prediction_type), text_encoders=[text_encoder(0)], tokenizers=[prompt_tokenizer()])
+
+
+def stable() -> nn.Module:
+    """The layout of Stable Diffusion, with few weights."""
+    return assembled(prompted_unet(2), noise_schedule(), text_encoders=[text_encoder(1)], tokenizers=[prompt_tokenizer()], vae=autoencoder())
+
+
+def stable_xl() -> nn.Module:
+    """The layout of Stable Diffusion XL: two text encoders, and the size beside the prompt."""
+    sizes = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 6 + 6 * 4}
+    encoders = [text_encoder(1), text_encoder(1, projected=True)]
+    return assembled(prompted_unet(2, 16, **sizes), noise_schedule(), text_encoders=encoders, tokenizers=[prompt_tokenizer()] * 2, vae=autoencoder())
+
+
+def assembled(*parts: Any, **more: Any) -> nn.Module:
+    from unlearned.tasks.image_generation import assemble
+
+    return assemble(*parts, **more).model
+
+
 def made(make: Callable[..., nn.Module], seed: int = SEED, **options: Any) -> nn.Module:
     """A model whose weights depend on the seed alone, in eval mode; the caller's generator stays as it was."""
     with torch.random.fork_rng(), torch.no_grad():
@@ -169,11 +245,16 @@ def bundle_of(kind: str, seed: int = SEED) -> Bundle:
         "gpt2": gpt2,
         "llama": llama,
         "unet": denoiser,
+        "pixel": pixel,
+        "stable": stable,
+        "stable-xl": stable_xl,
     }
     model = made(makers[kind], seed)
     companions: dict[str, Any] = {"tokenizer": tokenizer()} if kind in {"gpt2", "llama"} else {}
-    if kind == "unet":
+    if TASK_OF[kind] == "image-generation":
         companions = {"scheduler": model.scheduler}
+        names = {"pixel": ["tokenizer"], "stable": ["tokenizer"], "stable-xl": ["tokenizer", "tokenizer_2"]}.get(kind, [])
+        companions |= {name: prompt_tokenizer() for name in names}
     return Bundle(model, companions)
 
 
@@ -185,6 +266,9 @@ TASK_OF = {
     "gpt2": "text-generation",
     "llama": "text-generation",
     "unet": "image-generation",
+    "pixel": "image-generation",
+    "stable": "image-generation",
+    "stable-xl": "image-generation",
 }
 
 

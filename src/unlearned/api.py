@@ -25,11 +25,11 @@ from unlearned.evidence.verdict import Limits, judge
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.problem import Problem, id_faults
-from unlearned.recipe import data_source, make_part, model_source
+from unlearned.recipe import data_source, make_part
 from unlearned.records import AuditRecord, Cost, Finding
 from unlearned.tasks import tasks as task_registry
 from unlearned.tasks._models import is_function
-from unlearned.tasks._task import Bundle, Data, DataSource, ModelSource, Task
+from unlearned.tasks._task import Bundle, Data, DataSource, ModelSource, Task, model_source
 
 ModelLike = Bundle | nn.Module | str | ModelSource
 """A loaded model, an nn.Module, what `load` takes, or the same as it stands in a recipe."""

@@ -26,7 +26,7 @@ from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.registry import Registry
 from unlearned.tasks import tasks as task_registry
-from unlearned.tasks._task import DataSource, ModelSource, Task
+from unlearned.tasks._task import DataSource, ModelSource, Task, model_source
 
 Part = TypeVar("Part", bound=Settings)
 
@@ -139,12 +139,6 @@ class Recipe(NamedTuple):
         for bank in ("references", "shadows"):
             decisive[bank].pop("cache")  # where models are kept changes none of them
         return of_json({key: value for key, value in decisive.items() if key != "compute"})
-
-
-def model_source(text: str) -> dict[str, str]:
-    """`SOURCE`, or `module:function@WEIGHTS` for a module with weights."""
-    function, at, weights = text.partition("@")
-    return {"source": function, "weights": weights} if at and ":" in function else {"source": text}
 
 
 def data_source(text: str) -> dict[str, str]:

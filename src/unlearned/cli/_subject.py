@@ -70,9 +70,9 @@ def make(
     from unlearned.api import make_problem, make_subject
     from unlearned.engine.engine import Engine
     from unlearned.engine.settings import Compute
-    from unlearned.recipe import fault_of, model_source
+    from unlearned.recipe import fault_of
     from unlearned.tasks import tasks
-    from unlearned.tasks._task import ModelSource
+    from unlearned.tasks._task import ModelSource, model_source
 
     kind = tasks.get(task, "--task")()
     faults: list[Fault] = []

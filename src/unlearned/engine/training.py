@@ -48,7 +48,7 @@ def train(engine: Engine, bundle: Bundle, samples: Samples, how: Training, seed:
 
     def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
         del forget
-        return engine.task.losses(model, retain).mean()
+        return engine.task.training_losses(model, retain).mean()
 
     plan = Plan([Pass("retain", loss)] * how.epochs)
     model = fit(engine, started.model, plan, {"retain": samples}, how, title=title, seed=seed, checkpoint=checkpoint)

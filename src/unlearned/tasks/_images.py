@@ -19,11 +19,19 @@ from unlearned.errors import Fault, InputError
 from unlearned.tasks._models import call_function, is_function
 from unlearned.tasks._task import Bundle, Data, DataSource
 
+_METADATA = "metadata.jsonl"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-def read_images(source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
+def read_images(source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None, numbers: Mapping[str, int] | None = None) -> Samples:
     """Images with labels, made ready by the model's processor if it has one.
+
+    Args:
+        source: where from.
+        bundle: the model.
+        field: named in messages.
+        like: data whose classes are numbered already.
+        numbers: numbers of classes by name, where it is not the model that names them.
 
     Raises:
         InputError: if they cannot be read, or have no images or no labels.
@@ -36,7 +44,7 @@ def read_images(source: DataSource | Data, bundle: Bundle, field: str, like: Sam
     facts = dict(samples.facts)
     names = facts.pop("label_name", None)
     if names is not None and "label" not in facts:
-        facts["label"] = _label_numbers(names, getattr(config, "label2id", None), like, field)
+        facts["label"] = _label_numbers(names, numbers or getattr(config, "label2id", None), like, field)
     if "label" not in facts:
         raise InputError(Fault(field, "the data has no labels.", "Give a column `label` (or map it: columns: {label: your_column})."))
     labels = _check_labels(facts["label"], field)
@@ -85,7 +93,7 @@ def _from_data(data: Any, given: Mapping[str, str], field: str) -> Samples:
     named = rename(
         columns_of(data, ("image", "label"), field),
         given,
-        {"image": ("images", "img", "x", "pixel_values"), "label": ("labels", "y", "fine_label"), "id": ("ids",)},
+        {"image": ("images", "img", "x", "pixel_values"), "label": ("labels", "y", "fine_label", "concept"), "id": ("ids",)},
         field,
     )
     ids = named.pop("id", None)
@@ -96,12 +104,26 @@ def _from_folder(root: Path, field: str) -> Samples:
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise InputError(Fault(field, f"folder {str(root)!r} holds no images.", f"Put them as {root}/CLASS/IMAGE with one of {', '.join(sorted(SUFFIXES))}."))
+    if (root / _METADATA).is_file():
+        return _from_metadata(root, field)
     loose = [p for p in files if p.parent == root]
     if loose:
         raise InputError(Fault(field, f"{len(loose)} images lie directly in {str(root)!r}, so that they have no class.", f"Put them as {root}/CLASS/IMAGE."))
     names = [p.relative_to(root).parts[0] for p in files]
     ids = [p.relative_to(root).as_posix() for p in files]
     return Samples(ColumnRows({"image": [str(p) for p in files]}), ids, {"label_name": names})
+
+
+def _from_metadata(root: Path, field: str) -> Samples:
+    """A folder with `metadata.jsonl`, as the `datasets` library reads it: one line per image, with `file_name` and further columns."""
+    columns = read_table(DataSource(source=str(root / _METADATA)), field)
+    if "file_name" not in columns:
+        raise InputError(Fault(field, f"{_METADATA} of {str(root)!r} has no column `file_name`.", "Give the path of each image within the folder."))
+    names = list(columns.pop("file_name"))
+    missing = sum(not (root / str(name)).is_file() for name in names)
+    if missing:
+        raise InputError(Fault(field, f"{missing} of {len(names)} images that {_METADATA} names are not there.", "Give paths within the folder."))
+    return _from_data({"id": [str(name) for name in names], **columns, "image": [str(root / name) for name in names]}, {}, field)
 
 
 def _label_numbers(names: Sequence[str], known: Mapping[str, int] | None, like: Samples | None, field: str) -> list[int]:
@@ -202,3 +224,32 @@ def plain_pixels(image: np.ndarray[Any, Any] | Tensor | list[Any]) -> Tensor:
     if pixels.ndim == 3 and pixels.shape[-1] in {1, 3, 4} and pixels.shape[0] not in {1, 3, 4}:
         return pixels.permute(2, 0, 1).contiguous()
     return pixels
+
+
+def fitted(pixels: Tensor, channels: int, size: tuple[int, int] | None) -> Tensor:
+    """An image (C, H, W) with so many channels and of this size.
+
+    Scaled (bicubic, smoothed) until it covers the size, cropped at the centre. Grey becomes colour by repetition, colour grey by its luminance (ITU-R BT.601);
+    a fourth channel, transparency, is left out.
+
+    Args:
+        pixels: any range; it is not left.
+        channels: 1 or 3; with any other number, channels are left alone.
+        size: height and width; None: left alone.
+    """
+    if pixels.ndim != 3:
+        return pixels
+    if pixels.shape[0] == 4 and channels in {1, 3}:
+        pixels = pixels[:3]
+    if pixels.shape[0] == 1 and channels == 3:
+        pixels = pixels.expand(3, -1, -1)
+    elif pixels.shape[0] == 3 and channels == 1:
+        pixels = (pixels * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=0, keepdim=True)
+    if size is None or tuple(pixels.shape[1:]) == size:
+        return pixels
+    least, most = float(pixels.min()), float(pixels.max())
+    factor = max(size[0] / pixels.shape[1], size[1] / pixels.shape[2])
+    covering = [max(wanted, round(factor * have)) for wanted, have in zip(size, pixels.shape[1:], strict=True)]
+    scaled = torch.nn.functional.interpolate(pixels[None], size=covering, mode="bicubic", antialias=True, align_corners=False)[0]
+    top, left = ((have - wanted) // 2 for wanted, have in zip(size, covering, strict=True))
+    return scaled[:, top : top + size[0], left : left + size[1]].clamp(least, most)

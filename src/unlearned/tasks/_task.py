@@ -37,6 +37,12 @@ class ModelSource(BaseModel):
     allow_pickle: bool = Field(False, description="Read weights in pickle format (tensors only). Off, because such files can run code.")
 
 
+def model_source(text: str) -> dict[str, str]:
+    """`SOURCE`, or `module:function@WEIGHTS` for a module with weights, as fields of a `ModelSource`."""
+    function, at, weights = text.partition("@")
+    return {"source": function, "weights": weights} if at and ":" in function else {"source": text}
+
+
 class DataSource(BaseModel):
     """Where samples come from."""
 
@@ -71,8 +77,11 @@ class Task(Settings, ABC):
     """
 
     name: ClassVar[str]
-    utility_metric: ClassVar[str]
-    """What `utility` measures, as the findings call it."""
+
+    @property
+    @abstractmethod
+    def utility_metric(self) -> str:
+        """What `utility` measures, as the findings call it."""
 
     @abstractmethod
     def load(self, source: ModelSource, field: str) -> Bundle:
@@ -120,6 +129,10 @@ class Task(Settings, ABC):
     @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Training loss of each sample, (B,), differentiable."""
+
+    def training_losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss of each sample when a model is trained from new weights, (B,): `losses`, unless such a training needs more than what is measured later."""
+        return self.losses(model, batch)
 
     def losses_from(self, outputs: Tensor, batch: Batch) -> Tensor:
         """`losses` from what `outputs` returned, without another forward pass; for tasks whose loss is a function of the outputs.

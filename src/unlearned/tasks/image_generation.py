@@ -1,165 +1,292 @@
-"""Diffusion models in pixel space: a `UNet2DModel` with its scheduler, conditioned on a class or on nothing.
+"""Diffusion models: pipelines of diffusers with a UNet, in pixel space or on the latents of an autoencoder, conditioned on a prompt, a class or nothing.
 
-Loss: mean squared error of the noise prediction, (1/CHW) ‖ε − ε_θ(√ᾱ_t x + √(1−ᾱ_t) ε, t)‖² (Ho et al. 2020, arXiv 2006.11239, equation 14);
-with v-prediction the target is √ᾱ_t ε − √(1−ᾱ_t) x (Salimans and Ho 2022, arXiv 2202.00512). Outputs: the prediction. Knowledge and utility:
-the share of the target's energy that the model explains, 1 − ‖target − prediction‖² / ‖target‖², at least 0, averaged over four timesteps.
-In train mode timestep and noise are drawn anew; in eval mode they are fixed by the sample, so that a measurement can be repeated.
+Loss: mean squared error of the prediction, (1/CHW) ‖ε − ε_θ(√ᾱ_t x + √(1−ᾱ_t) ε, t, c)‖² (Ho et al. 2020, arXiv 2006.11239, equation 14); with
+v-prediction the target is √ᾱ_t ε − √(1−ᾱ_t) x (Salimans and Ho 2022, arXiv 2202.00512). Outputs: the prediction. Knowledge and utility: for each sample an
+image is generated from its prompt (or class) and its own noise, and a classifier, the judge, says whether it shows the sample's class; over samples of a
+class the mean is the rate of that concept. Without a judge: the share of the target's energy that the model explains, 1 − ‖target − prediction‖² /
+‖target‖², at least 0, averaged over four timesteps.
+In train mode timestep and noise are drawn anew; in eval mode they are fixed by the sample, so that a measurement can be repeated, and two models compared on
+the same numbers.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from unlearned.data.fingerprints import of_json, of_tensors
 from unlearned.data.samples import JoinedRows, MappedRows, Row, Samples
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.tasks import tasks
-from unlearned.tasks._images import read_images
-from unlearned.tasks._models import check_finite, pretrained_directory
-from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, stack
+from unlearned.tasks._captions import TOKENIZERS, captions_of, prompt_faults, tokenised
+from unlearned.tasks._denoisers import Denoiser, Embedded, denoiser_of
+from unlearned.tasks._images import fitted, read_images
+from unlearned.tasks._judges import Judge, judge_of
+from unlearned.tasks._pipelines import assemble, load_pipeline, save_pipeline
+from unlearned.tasks._sampling import ddim, empty_condition, guided
+from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, model_source, stack
+
+__all__ = ["Denoiser", "Embedded", "ImageGeneration", "Noised", "assemble", "ddim", "denoiser_of", "empty_condition", "guided"]
 
 _EVALUATED_AT = (0.1, 0.35, 0.6, 0.85)
-"""Share of the noise schedule at which knowledge is measured."""
+"""Share of the noise schedule at which losses are measured."""
 
 
-class Denoiser(nn.Module):
-    """A UNet together with the noise schedule that it was trained for: from images to prediction and target.
+class Noised(NamedTuple):
+    """A batch on its way through the noise schedule: what the UNet is given and what it should say."""
 
-    One module rather than two, so that losses need the model and the batch alone, also when the model is wrapped for several devices.
-    """
-
-    alphas_cumprod: Tensor
-
-    def __init__(self, unet: nn.Module, scheduler: Any) -> None:
-        super().__init__()
-        self.unet = unet
-        self.scheduler = scheduler
-        self.prediction_type: str = scheduler.config.prediction_type
-        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
-
-    def forward(self, images: Tensor, noise: Tensor, position: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Prediction and target, both (B, C, H, W).
-
-        Args:
-            images: (B, C, H, W) in [−1, 1].
-            noise: standard normal, the same shape.
-            position: (B,) in [0, 1), where in the noise schedule.
-            labels: (B,) classes if the UNet is conditioned on them.
-        """
-        timesteps = (position * len(self.alphas_cumprod)).long()
-        signal = self.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
-        sigma = (1 - self.alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
-        conditions = {} if labels is None else {"class_labels": labels}
-        prediction = self.unet(signal * images + sigma * noise, timesteps, **conditions).sample
-        targets = {"epsilon": noise, "sample": images, "v_prediction": signal * noise - sigma * images}
-        return prediction, targets[self.prediction_type]
+    noisy: Tensor
+    """(B, C, H, W)."""
+    timesteps: Tensor
+    """(B,)."""
+    condition: Tensor | None
+    """The samples' own: token ids (B, E, T), classes (B,), or None."""
+    target: Tensor
+    """(B, C, H, W)."""
 
 
 @tasks.register("image-generation")
 class ImageGeneration(Task):
-    """Rows hold `pixel_values` (C, H, W) in [−1, 1], `labels` () and `noise_seed` ()."""
+    """Rows hold `pixel_values` (C, H, W) in [−1, 1], `labels` (), `noise_seed` () and, for models with text encoders, `prompt` (E, T)."""
 
     name: ClassVar[str] = "image-generation"
-    utility_metric: ClassVar[str] = "explained_share"
+    judge: ModelSource | None = Field(
+        None, description="An image classifier that says what a generated image shows: a source as for a model, or `digits`; its classes are the labels."
+    )
+    score: Literal["rate", "probability"] = Field("rate", description="Knowledge by the judge: whether it sees the class, or how probable it finds it.")
+    sampling_steps: int = Field(50, ge=1, le=1000, description="Steps of DDIM for a generated image.")
+    guidance: float | None = Field(
+        None, ge=1, description="Scale of classifier-free guidance when images are generated; None: 7.5 for Stable Diffusion, 1 (none) in pixel space."
+    )
+    template: str = Field("a photo of {}", pattern=r"\{\}", description="Prompt of a sample that has no caption; {} is its class.")
+    condition_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of prompts that training from scratch replaces by the empty one, without which a model cannot be guided."
+    )
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _shorthand(cls, given: Any) -> Any:
+        return model_source(given) if isinstance(given, str) else given
+
+    @property
+    def utility_metric(self) -> str:
+        return "explained_share" if self.judge is None else "concept_rate"
 
     def load(self, source: ModelSource, field: str) -> Bundle:
-        pretrained_directory(source, field, "model_index.json")
-        try:
-            from diffusers import DDPMPipeline
-        except ImportError as error:
-            raise InputError(Fault(field, "image generation needs the package diffusers.", "Install it: pip install 'unlearned[diffusion]'.")) from error
-        try:
-            pipeline = DDPMPipeline.from_pretrained(source.source, use_safetensors=True)
-        except Exception as error:  # diffusers raises many kinds for a wrong directory
-            raise InputError(
-                Fault(
-                    field,
-                    f"no diffusion model can be loaded from {source.source!r} ({type(error).__name__}).",
-                    "Give a directory that save_pretrained of a pipeline wrote.",
-                )
-            ) from error
-        model = Denoiser(pipeline.unet.to(torch.float32), pipeline.scheduler).eval()
-        check_finite(model, field)
-        return Bundle(model, {"scheduler": pipeline.scheduler}, source)
+        return load_pipeline(source, field)
 
     def save(self, bundle: Bundle, directory: Path) -> None:
-        from diffusers import DDPMPipeline
-
-        assert isinstance(bundle.model, Denoiser)
-        DDPMPipeline(unet=bundle.model.unet, scheduler=bundle.model.scheduler).save_pretrained(directory)
+        save_pipeline(bundle, directory)
 
     def restore(self, directory: Path, like: Bundle) -> Bundle:
         return replace(self.load(ModelSource(source=str(directory)), "model"), companions=like.companions, origin=like.origin)
 
     def fresh(self, bundle: Bundle) -> Bundle:
-        assert isinstance(bundle.model, Denoiser)
-        unet = bundle.model.unet
-        return bundle.with_model(Denoiser(type(unet).from_config(unet.config), bundle.model.scheduler))  # type: ignore[attr-defined]
+        """A new UNet and, in pixel space, new text encoders; beside an autoencoder both were trained elsewhere and stay."""
+        model = denoiser_of(bundle.model)
+        unet: Any = model.unet
+        encoders: list[Any] = model.text_encoders
+        texts = [type(encoder)(copy.deepcopy(encoder.config)) if model.vae is None else copy.deepcopy(encoder) for encoder in encoders]
+        return bundle.with_model(Denoiser(type(unet).from_config(unet.config), model.scheduler, texts, copy.deepcopy(model.vae), model.empty))
+
+    def architecture(self, bundle: Bundle) -> str:
+        """With the noise schedule, and the weights that `fresh` keeps."""
+        model = denoiser_of(bundle.model)
+        kept = {} if model.vae is None else {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("unet.")}
+        schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
+        return of_json([super().architecture(bundle), schedule, of_tensors(kept)])
 
     def read(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
-        """Images with labels; whole-number pixels 0..255 and floats in [0, 1] become [−1, 1]."""
-        samples = read_images(source, bundle, field, like)
+        """Images with labels and perhaps captions (column `caption`, `text` or `prompt`); whole-number pixels 0..255 and floats in [0, 1] become [−1, 1].
+
+        An image of another size than the model's is scaled to it and cropped at the centre.
+        """
+        model = denoiser_of(bundle.model)
+        samples = read_images(source, bundle, field, like, None if self.judge is None else judge_of(self.judge).numbers)
         if len(samples) and "noise_seed" in samples[0]:
             return samples  # made ready before
-        keys = torch.arange(len(samples.rows))
-        rows = MappedRows(JoinedRows(samples.rows, {"noise_seed": keys}), _to_signed)
-        return Samples(rows, samples.all_ids, samples.facts, samples.indices)
+        columns = {"noise_seed": torch.arange(len(samples.rows))}
+        if model.conditioned_on == "prompt" and len(samples):
+            texts = captions_of(samples, self.template)
+            raise_faults(prompt_faults(texts, bundle.companions, field))
+            distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+            columns["prompt"] = self.prompts(list(distinct), bundle)[[distinct[text] for text in texts]]
+        size = model.image_size
+        return Samples(MappedRows(JoinedRows(samples.rows, columns), partial(_ready, model.channels, size)), samples.all_ids, samples.facts, samples.indices)
+
+    def prompts(self, texts: Sequence[str], bundle: Bundle) -> Tensor:
+        """Token ids of prompts, (N, E, T): a condition that the model takes.
+
+        Raises:
+            InputError: if the model has no tokenizer.
+        """
+        if not any(name in bundle.companions for name in TOKENIZERS):
+            what = "the model has no tokenizer, so that it cannot be asked with words."
+            raise InputError(Fault("model", what, "Use a pipeline with a text encoder and its tokenizer, or name a class by its number."))
+        return tokenised(texts, bundle.companions)
 
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
-        """Pixels out of range: most often images that were in [−1, 1] already."""
-        del bundle
-        outside = sum(float(samples[i]["pixel_values"].abs().max()) > 1 + 1e-6 for i in range(len(samples)))
-        if not outside:
-            return []
-        return [Fault(field, f"{outside} images have pixels out of range.", "Give whole numbers 0..255 or floats in [0, 1].")]
+        """Pixels out of range (most often images that were in [−1, 1] already), images of a wrong kind, classes that model or judge do not have."""
+        try:
+            model = denoiser_of(bundle.model)
+        except InputError as error:
+            return list(error.faults)
+        shapes = {tuple(samples[i]["pixel_values"].shape) for i in range(len(samples))}
+        wanted = {shape for shape in shapes if len(shape) != 3 or shape[0] != model.channels}
+        if wanted:
+            shape = "x".join(map(str, min(wanted)))
+            return [Fault(field, f"the model cannot take images of {shape} (channels x height x width).", f"Give images with {model.channels} channels.")]
+        outside = sum(not float(samples[i]["pixel_values"].abs().max()) <= 1 + 1e-6 for i in range(len(samples)))
+        faults = [Fault(field, f"{outside} images have pixels out of range.", "Give whole numbers 0..255 or floats in [0, 1].")] if outside else []
+        if len(shapes) > 1:
+            faults.append(Fault(field, f"the images have {len(shapes)} different sizes.", "Resize them to one size, or use a UNet that has one (sample_size)."))
+        if model.empty is None and (self.guidance or 1) > 1:
+            faults.append(Fault("task.guidance", "the model has no empty prompt, so that it cannot be guided.", "Leave guidance out."))
+        labels = samples.fact("label") if len(samples) else []
+        if model.conditioned_on == "labels":
+            faults += _class_faults(labels, int(model.unet.class_embedding.num_embeddings), "the model", field)  # type: ignore[union-attr, arg-type]
+        if self.judge is not None:
+            try:
+                judge = judge_of(self.judge)
+                faults += _class_faults(labels, judge.classes((model.channels, *(model.image_size or (8, 8)))), "the judge", field)
+            except InputError as error:
+                faults += error.faults
+        return faults
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        return stack(rows, ("pixel_values", "labels", "noise_seed"))
+        return stack(rows, ("pixel_values", "labels", "noise_seed", *(["prompt"] if "prompt" in rows[0] else [])))
+
+    def condition(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """What the samples' own images are conditioned on: token ids (B, E, T), classes (B,), or None."""
+        name = denoiser_of(model).conditioned_on
+        return None if name is None else batch[name]
+
+    def noised(self, model: nn.Module, batch: Batch, at: float | None = None) -> Noised:
+        """The batch's latents with noise.
+
+        Args:
+            model: gives schedule and autoencoder; may be wrapped.
+            batch: samples.
+            at: where in the schedule, in [0, 1), with the noise that is each sample's own; None: timestep and noise are drawn from torch's global generator.
+        """
+        inner = denoiser_of(model)
+        latents = inner.encode(batch["pixel_values"])
+        if at is None:
+            noise = torch.randn_like(latents)
+            position = torch.rand(len(latents), device=latents.device)
+        else:
+            noise = own_noise(batch["noise_seed"], latents.shape[1:]).to(latents)
+            position = torch.full((len(latents),), at, device=latents.device)
+        timesteps = (position * len(inner.alphas_cumprod)).long()
+        return Noised(inner.noised(latents, noise, timesteps), timesteps, self.condition(model, batch), inner.target(latents, noise, timesteps))
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean squared error of the prediction; in eval mode averaged over the fixed timesteps."""
         errors = [((target - prediction) ** 2).flatten(1).mean(dim=1) for prediction, target in self._predictions(model, batch)]
         return torch.stack(errors).mean(dim=0)
 
+    def training_losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """With a share of the prompts left empty."""
+        empty = denoiser_of(model).empty
+        if empty is None or not self.condition_dropout:
+            return self.losses(model, batch)
+        dropped = torch.rand(len(batch["prompt"])).to(empty.device) < self.condition_dropout
+        return self.losses(model, {**batch, "prompt": torch.where(dropped[:, None, None], empty, batch["prompt"])})
+
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Prediction, (B, C, H, W), at the first of the timesteps."""
         return self._predictions(model, batch)[0][0]
 
+    def images(self, model: nn.Module, batch: Batch) -> Tensor:
+        """A generated image for each sample, from its prompt or class and its own noise: (B, C, H, W) in [0, 1]. No gradients."""
+        return self.generate(model, self.condition(model, batch), batch["noise_seed"])
+
+    def generate(self, model: nn.Module, condition: Tensor | Embedded | None, seeds: Tensor) -> Tensor:
+        """Images from conditions and seeds of noise, (B, C, H, W) in [0, 1], without gradients.
+
+        Args:
+            model: may be wrapped.
+            condition: as the model takes it.
+            seeds: (B,).
+        """
+        inner = denoiser_of(model)
+        noise = own_noise(seeds, torch.Size(inner.latent_shape)).to(inner.alphas_cumprod)
+        with torch.no_grad():
+            latents = ddim(model, noise, condition, steps=self.sampling_steps, guidance=self.scale_of(model))
+            return (inner.decode(latents) + 1) / 2
+
+    def scale_of(self, model: nn.Module) -> float:
+        """The guidance that images of this model are generated with."""
+        inner = denoiser_of(model)
+        return self.guidance if self.guidance is not None else 7.5 if inner.vae is not None and inner.empty is not None else 1.0
+
+    def judged(self, images: Tensor) -> Tensor:
+        """The judge's probabilities for images, (B, K); NaN for an image that is not finite.
+
+        Raises:
+            InputError: if the task has no judge.
+        """
+        return self.the_judge.probabilities(images)
+
+    @property
+    def the_judge(self) -> Judge:
+        """The judge.
+
+        Raises:
+            InputError: if the task has none.
+        """
+        if self.judge is None:
+            raise InputError(Fault("task.judge", "no judge is named, so that nothing says what an image shows.", "Name an image classifier: task.judge."))
+        return judge_of(self.judge)
+
+    def score_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """By `score`, whether the judge sees the class or how probable it finds it, (B,)."""
+        own = probabilities.gather(1, labels[:, None])[:, 0]
+        return own if self.score == "probability" else seen(probabilities, labels)
+
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Explained share of the target, (B,)."""
+        """Whether the judge sees the sample's class in the generated image; without a judge the explained share of the target, (B,)."""
+        if self.judge is not None:
+            return self.score_of(self.judged(self.images(model, batch)), batch["labels"])
         shares = [1 - ((t - p) ** 2).flatten(1).sum(dim=1) / (t**2).flatten(1).sum(dim=1) for p, t in self._predictions(model, batch)]
         return torch.stack(shares).mean(dim=0).clamp(0, 1)
 
     def utility(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.knowledge(model, batch)
+        """Whether the judge sees the sample's class in the generated image; without a judge the explained share."""
+        return self.knowledge(model, batch) if self.judge is None else seen(self.judged(self.images(model, batch)), batch["labels"])
 
     def _predictions(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        images = batch["pixel_values"]
-        labels = batch["labels"] if _is_conditional(model) else None
-        if model.training:
-            noise = torch.randn_like(images)
-            position = torch.rand(len(images), device=images.device)
-            return [model(images, noise, position, labels)]
-        results = []
-        for at in _EVALUATED_AT:
-            noise = torch.stack([_fixed_noise(int(seed), images.shape[1:]) for seed in batch["noise_seed"]]).to(images)
-            results.append(model(images, noise, torch.full((len(images),), at, device=images.device), labels))
-        return results
+        found = [self.noised(model, batch, at) for at in ((None,) if model.training else _EVALUATED_AT)]
+        return [(model(n.noisy, n.timesteps, n.condition), n.target) for n in found]
 
 
-def _to_signed(row: Row) -> Row:
-    return {**row, "pixel_values": row["pixel_values"] * 2 - 1}
+def seen(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """1 where the class is the most probable one, else 0; NaN stays NaN. (B,)."""
+    right = (probabilities.argmax(dim=1) == labels).to(probabilities)
+    return torch.where(probabilities.isnan().any(dim=1), torch.nan, right)
 
 
-def _fixed_noise(seed: int, shape: torch.Size) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def own_noise(seeds: Tensor, shape: torch.Size) -> Tensor:
+    """Standard normal noise that each seed fixes, (B, *shape), on the CPU: the same on every device."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
 
-def _is_conditional(model: nn.Module) -> bool:
-    inner = getattr(model, "module", model)
-    return getattr(inner.unet, "class_embedding", None) is not None
+def _ready(channels: int, size: tuple[int, int] | None, row: Row) -> Row:
+    return {**row, "pixel_values": fitted(row["pixel_values"], channels, size) * 2 - 1}
+
+
+def _class_faults(labels: Sequence[int], classes: int, whose: str, field: str) -> list[Fault]:
+    outside = [label for label in labels if not 0 <= label < classes]
+    if not outside:
+        return []
+    what = f"{len(outside)} labels lie outside 0..{classes - 1}, for example {outside[0]}; {whose} has {classes} classes."
+    remedy = "Name a judge that knows the concepts, and number them as it does." if whose == "the judge" else "Number the classes from 0."
+    return [Fault(field, what, remedy)]

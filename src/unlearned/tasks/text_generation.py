@@ -35,7 +35,6 @@ class TextGeneration(Task):
     """Rows hold `input_ids` (T,), `labels` (T,), −100 where a token is not part of the answer, and `prompt_length` ()."""
 
     name: ClassVar[str] = "text-generation"
-    utility_metric: ClassVar[str] = "token_accuracy"
     template: Template = Field("auto", description="How questions are put: in the tokenizer's chat template, plainly, or auto: in it if there is one.")
     system: str | None = Field(None, description="A system message before each question, where a chat template is used.")
     score: Literal["rouge1-recall", "probability"] = Field("rouge1-recall", description="What knowledge is measured by.")
@@ -48,6 +47,10 @@ class TextGeneration(Task):
         other = self.model_copy()
         other._tokenizer, other._end = bundle.companions["tokenizer"], end_tokens(bundle)
         return other
+
+    @property
+    def utility_metric(self) -> str:
+        return "token_accuracy"
 
     def load(self, source: ModelSource, field: str) -> Bundle:
         return load_language_model(source, field)

@@ -1,0 +1,135 @@
+"""Diffusion models in the layout of diffusers: read component by component, written so that plain diffusers reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unlearned.errors import Fault, InputError
+from unlearned.tasks._captions import TOKENIZERS, empty_prompt
+from unlearned.tasks._denoisers import Denoiser
+from unlearned.tasks._models import check_finite, pretrained_directory
+from unlearned.tasks._task import Bundle, ModelSource
+
+INDEX = "model_index.json"
+_PIPELINES = {0: "DDPMPipeline", 1: "StableDiffusionPipeline", 2: "StableDiffusionXLPipeline"}
+"""By number of text encoders."""
+_OPTIONAL = ("vae", "safety_checker", "feature_extractor", "image_encoder")
+"""Components that these pipelines may do without, and then want to see named."""
+_REMEDY = "Give a directory that save_pretrained of a pipeline wrote, whole and as safetensors."
+
+
+def load_pipeline(source: ModelSource, field: str) -> Bundle:
+    """A pipeline with a UNet, in eval mode, in float32.
+
+    Raises:
+        InputError: if diffusers is not installed, or the source is no pipeline of a layout that this package knows.
+    """
+    pretrained_directory(source, field, INDEX)
+    try:
+        from diffusers import DiffusionPipeline
+    except ImportError as error:
+        raise InputError(Fault(field, "image generation needs the package diffusers.", "Install it: pip install 'unlearned[diffusion]'.")) from error
+    try:
+        index = DiffusionPipeline.load_config(source.source)
+    except (OSError, ValueError) as error:
+        raise InputError(Fault(field, f"{INDEX} of {source.source!r} cannot be read ({type(error).__name__}).", _REMEDY)) from error
+    parts = {name: value for name, value in index.items() if isinstance(value, list | tuple) and len(value) == 2 and value[1] is not None}
+    if "unet" not in parts:
+        found = ", ".join(sorted(parts)) or "nothing"
+        what = f"the pipeline {index.get('_class_name')} in {source.source!r} has no UNet (it has {found})."
+        raise InputError(Fault(field, what, "Give one of the layout of Stable Diffusion 1, 2 or XL, or a UNet in pixel space; transformers are not supported."))
+    wanted = [name for name in ("unet", "scheduler", "vae", "text_encoder", "text_encoder_2", *TOKENIZERS) if name in parts]
+    made = {name: _component(source, name, parts[name], field) for name in wanted}
+    encoders = [made[name] for name in ("text_encoder", "text_encoder_2") if name in made]
+    tokenizers = {name: made[name] for name in TOKENIZERS if name in made}
+    _check_layout(made, len(encoders), len(tokenizers), field)
+    empty = empty_prompt(tokenizers) if tokenizers else None
+    model = Denoiser(made["unet"], made["scheduler"], encoders, made.get("vae"), empty).to(torch.float32).eval()
+    check_finite(model, field)
+    return Bundle(model, {"scheduler": made["scheduler"], **tokenizers}, source)
+
+
+def assemble(
+    unet: nn.Module, scheduler: Any, *, text_encoders: Sequence[nn.Module] = (), tokenizers: Sequence[Any] = (), vae: nn.Module | None = None
+) -> Bundle:
+    """A model from components that a program holds, in eval mode.
+
+    Args:
+        unet: as `Denoiser` takes it.
+        scheduler: gives the noise schedule.
+        text_encoders: none, one or two.
+        tokenizers: as many.
+        vae: the autoencoder; None: pixel space.
+    """
+    named = dict(zip(TOKENIZERS, tokenizers, strict=False))
+    model = Denoiser(unet, scheduler, text_encoders, vae, empty_prompt(named) if named else None)
+    return Bundle(model.eval(), {"scheduler": scheduler, **named})
+
+
+def save_pipeline(bundle: Bundle, directory: Path) -> None:
+    """Write every component and the index. A safety checker of the source is not among them."""
+    from diffusers import __version__
+
+    model = bundle.model
+    assert isinstance(model, Denoiser)
+    named = {"text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2, "vae": model.vae}
+    parts: dict[str, Any] = {"unet": model.unet, "scheduler": model.scheduler} | {name: part for name, part in named.items() if part is not None}
+    parts |= {name: bundle.companions[name] for name in TOKENIZERS if name in bundle.companions}
+    texts = len(model.text_encoders)
+    index: dict[str, Any] = {"_class_name": _PIPELINES[texts], "_diffusers_version": __version__}
+    if texts == 1:
+        index["requires_safety_checker"] = False
+    index |= {name: [None, None] for name in _OPTIONAL[: {0: 0, 1: 4, 2: 1}[texts]]}
+    for name, part in parts.items():
+        part.save_pretrained(directory / name)
+        index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _component(source: ModelSource, name: str, described: Any, field: str) -> Any:
+    import diffusers
+    import transformers
+
+    library, kind = described
+    owner: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    loader = getattr(getattr(owner, str(kind), None), "from_pretrained", None)
+    if loader is None:
+        raise InputError(Fault(field, f"{name} of {source.source!r} is a {library}.{kind}, which cannot be read.", _REMEDY))
+    options: dict[str, Any] = {"subfolder": name}
+    if name in {"unet", "vae", "text_encoder", "text_encoder_2"}:
+        options |= {"use_safetensors": None if source.allow_pickle else True, ("dtype" if library == "transformers" else "torch_dtype"): torch.float32}
+    try:
+        return loader(source.source, **options)
+    except Exception as error:  # both libraries raise many kinds for a wrong directory
+        raise InputError(Fault(field, f"{name} of {source.source!r} cannot be read ({type(error).__name__}).", _REMEDY)) from error
+
+
+def _check_layout(made: Mapping[str, Any], encoders: int, tokenizers: int, field: str) -> None:
+    unet, vae = made["unet"], made.get("vae")
+    scheduler = made.get("scheduler")
+    says: list[tuple[bool, str]] = [
+        (scheduler is None or not hasattr(scheduler, "alphas_cumprod"), f"its scheduler ({type(scheduler).__name__}) has no table of noise levels"),
+        (encoders != tokenizers, f"it has {encoders} text encoders and {tokenizers} tokenizers"),
+        (_reads_text(unet) and not encoders, "its UNet attends to text, but it has no text encoder"),
+        (bool(encoders) and not _reads_text(unet), f"it has a text encoder, but its UNet ({type(unet).__name__}) does not attend to text"),
+        (getattr(unet.config, "addition_embed_type", None) not in {None, "text_time"}, "its UNet wants more than a prompt"),
+        (unet.config.out_channels != unet.config.in_channels, f"its UNet has {unet.config.in_channels} channels in and {unet.config.out_channels} out"),
+        (vae is not None and vae.config.latent_channels != unet.config.in_channels, "UNet and autoencoder differ in the number of channels"),
+    ]
+    faults = [
+        Fault(field, f"this pipeline cannot be used: {what}.", "Give one of the layout of Stable Diffusion 1, 2 or XL, or a UNet in pixel space.")
+        for wrong, what in says
+        if wrong
+    ]
+    if faults:
+        raise InputError(*faults)
+
+
+def _reads_text(unet: nn.Module) -> bool:
+    return getattr(unet.config, "cross_attention_dim", None) is not None
