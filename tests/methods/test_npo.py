@@ -27,15 +27,15 @@ def test_loss_against_the_ratio_of_probabilities(beta: float) -> None:
     now, before = log_likelihoods(1), log_likelihoods(2)
     loops = sum(math.log1p((math.exp(a) / math.exp(b)) ** beta) for a, b in zip(now.tolist(), before.tolist(), strict=True))
     sigmoid = sum(math.log(1 / (1 + math.exp(beta * (a - b)))) for a, b in zip(now.tolist(), before.tolist(), strict=True))
-    assert float(npo_loss(now, before, beta)) == pytest.approx(2 / beta * loops / 6, rel=1e-12)
-    assert float(npo_loss(now, before, beta)) == pytest.approx(-2 / beta * sigmoid / 6, rel=1e-12)
+    assert float(npo_loss(now, before, beta).mean()) == pytest.approx(2 / beta * loops / 6, rel=1e-12)
+    assert float(npo_loss(now, before, beta).mean()) == pytest.approx(-2 / beta * sigmoid / 6, rel=1e-12)
 
 
 @pytest.mark.parametrize("beta", [0.1, 2.0])
 def test_at_the_original_it_is_ascent_with_weight_one(beta: float) -> None:
     """Loss (2/β) ln 2, gradient that of the mean log-likelihood."""
     now = log_likelihoods(3).requires_grad_()
-    loss = npo_loss(now, now.detach(), beta)
+    loss = npo_loss(now, now.detach(), beta).mean()
     assert float(loss.detach()) == pytest.approx(2 / beta * math.log(2), rel=1e-13)
     [gradient] = torch.autograd.grad(loss, [now])
     torch.testing.assert_close(gradient, torch.full_like(now, 1 / 6).detach(), rtol=1e-13, atol=0)
@@ -46,7 +46,7 @@ def test_gradient_fades_as_a_sample_becomes_unlikely_and_not_when_beta_is_small(
     before = log_likelihoods(4)
     now = (before - torch.tensor([0.0, 0.5, 1.0, 5.0, 50.0, 500.0])).requires_grad_()
     for beta in (1e-9, 0.1, 1.0):
-        [gradient] = torch.autograd.grad(npo_loss(now, before, beta), [now])
+        [gradient] = torch.autograd.grad(npo_loss(now, before, beta).mean(), [now])
         expected = [2 * math.exp(-beta * d) / (math.exp(-beta * d) + 1) for d in (0.0, 0.5, 1.0, 5.0, 50.0, 500.0)]
         assert (6 * gradient).tolist() == pytest.approx(expected, rel=1e-9)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from unlearned.engine.files import atomic_directory
 from unlearned.engine.randomness import generator_states, restore_generators
 
 
-def save_state(directory: Path, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any]) -> None:
-    """Save model, optimiser, random generators and `progress` (JSON values, `step` among them) as the one checkpoint of `directory`.
+def save_state(directory: Path, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any], memory: Mapping[str, Tensor] | None = None) -> None:
+    """Save model, optimiser, random generators, `progress` (JSON values, `step` among them) and further tensors as the one checkpoint of `directory`.
 
     The one before is removed only when the new one is whole, so that there is one at any moment.
     """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"rng/{name}": state for name, state in generator_states().items()}
+    tensors |= {f"memory/{name}": tensor for name, tensor in (memory or {}).items()}
     scalars: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -39,8 +41,10 @@ def save_state(directory: Path, model: nn.Module, optimizer: Optimizer, progress
             shutil.rmtree(other)
 
 
-def load_state(directory: Path, model: nn.Module, optimizer: Optimizer, identity: str | None = None) -> dict[str, Any] | None:
-    """Load what `save_state` saved into the same kind of model and optimiser.
+def load_state(
+    directory: Path, model: nn.Module, optimizer: Optimizer, identity: str | None = None, memory: dict[str, Tensor] | None = None
+) -> dict[str, Any] | None:
+    """Load what `save_state` saved into the same kind of model and optimiser, and into `memory`.
 
     Returns:
         The progress; None if there is no checkpoint, or its progress has another `identity`.
@@ -60,6 +64,8 @@ def load_state(directory: Path, model: nn.Module, optimizer: Optimizer, identity
             states.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     restore_generators({name.removeprefix("rng/"): t for name, t in tensors.items() if name.startswith("rng/")})
+    if memory is not None:
+        memory.update({name.removeprefix("memory/"): t for name, t in tensors.items() if name.startswith("memory/")})
     progress = described["progress"]
     assert isinstance(progress, dict)
     return progress

@@ -6,7 +6,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -88,6 +88,8 @@ class Plan:
     """Called with model and step when the gradients are there and not yet clipped; may change them, for example mask them or add noise."""
     after_step: Hook | None = None
     """Called with model and step after the optimiser has moved the weights; may change them."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What losses and hooks carry from step to step beyond the weights, such as running means. Checkpoints hold it; it is put back in place."""
 
 
 def fit(
@@ -147,7 +149,7 @@ def _fit(  # one loop, read from top to bottom
     wrapped, optimizer, backward = engine.prepare(model, make_optimizer(trained, how))
     # A checkpoint is continued only by the training that wrote it.
     identity = _identity(title, seed, how, schedule, sets) if checkpoint else ""
-    done = _resume(engine, checkpoint, model, optimizer, identity)
+    done = _resume(engine, checkpoint, model, optimizer, plan.memory, identity)
     saved_at = time.monotonic()
     step = 0
     engine.track_start(title)
@@ -186,7 +188,7 @@ def _fit(  # one loop, read from top to bottom
                     break
                 if checkpoint and step < total and time.monotonic() - saved_at >= engine.compute.checkpoint_seconds:
                     _guard_weights(trained, limit, step, title)
-                    _save(engine, checkpoint, model, optimizer, step, identity)
+                    _save(engine, checkpoint, model, optimizer, plan.memory, step, identity)
                     saved_at = time.monotonic()
             _guard_weights(trained, limit, step, title)
     engine.track_end()
@@ -326,15 +328,15 @@ def _identity(title: str, seed: int, how: Optimisation, schedule: list[_Position
     return of_json([title, seed, how.model_dump(), [len(positions) for positions in schedule], {name: s.fingerprint for name, s in sets.items()}])
 
 
-def _resume(engine: Engine, checkpoint: Path | None, model: nn.Module, optimizer: Optimizer, identity: str) -> int:
-    progress = load_state(checkpoint, model, optimizer, identity) if checkpoint else None
+def _resume(engine: Engine, checkpoint: Path | None, model: nn.Module, optimizer: Optimizer, memory: dict[str, Tensor], identity: str) -> int:
+    progress = load_state(checkpoint, model, optimizer, identity, memory) if checkpoint else None
     if progress is None:
         return 0
     engine.meter.carry(Cost.model_validate(progress["cost"]))
     return int(progress["step"])
 
 
-def _save(engine: Engine, checkpoint: Path, model: nn.Module, optimizer: Optimizer, step: int, identity: str) -> None:
+def _save(engine: Engine, checkpoint: Path, model: nn.Module, optimizer: Optimizer, memory: dict[str, Tensor], step: int, identity: str) -> None:
     if engine.accelerator.is_main_process:
-        save_state(checkpoint, model, optimizer, {"step": step, "identity": identity, "cost": engine.meter.cost.model_dump()})
+        save_state(checkpoint, model, optimizer, {"step": step, "identity": identity, "cost": engine.meter.cost.model_dump()}, memory)
     engine.accelerator.wait_for_everyone()

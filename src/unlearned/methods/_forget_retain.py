@@ -59,15 +59,18 @@ class ForgetRetain(ObjectiveMethod):
         return lambda model, batch: token_divergence(task.token_logits(model, batch), teacher(model, batch), answer_mask(batch))
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
-        forget_term = self.forget_term(problem, engine)
+        return Plan(self.passes(problem, engine, self.forget_term(problem, engine)))
+
+    def passes(self, problem: Problem, engine: Engine, forget_term: Measure) -> list[Pass]:
+        """The passes with this forget term, and the retain term beside it."""
         if self.alpha == 0:
-            return Plan([Pass("forget", lambda model, forget, _: self.gamma * forget_term(model, forget))] * self.epochs)
+            return [Pass("forget", lambda model, forget, _: self.gamma * forget_term(model, forget))] * self.epochs
         retain_term = self.retain_term(problem, engine)
 
         def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
             return self.gamma * forget_term(model, forget) + self.alpha * retain_term(model, retain)
 
-        return Plan([Pass("both", loss, paced_by="forget")] * self.epochs)
+        return [Pass("both", loss, paced_by="forget")] * self.epochs
 
 
 def text_task(engine: Engine) -> TextGeneration:

@@ -29,14 +29,14 @@ from unlearned.tasks._task import Batch
 
 
 def npo_loss(log_likelihoods: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """(2/β) · mean log(1 + exp(β (log π_θ − log π_θ*))), a scalar.
+    """(2/β) log(1 + exp(β (log π_θ − log π_θ*))) of each sample, (B,).
 
     Args:
         log_likelihoods: log π_θ(y|x) of the model that learns, (B,).
         reference: log π_θ*(y|x) of the original, (B,).
         beta: β > 0.
     """
-    return 2 / beta * F.softplus(beta * (log_likelihoods - reference)).mean()
+    return 2 / beta * F.softplus(beta * (log_likelihoods - reference))
 
 
 @methods.register("npo")
@@ -57,7 +57,7 @@ class NPO(ForgetRetain):
         log_likelihoods = engine.task.log_likelihoods
 
         def term(model: nn.Module, batch: Batch) -> Tensor:
-            return npo_loss(log_likelihoods(model, batch), batch["original_log_likelihood"], self.beta)
+            return npo_loss(log_likelihoods(model, batch), batch["original_log_likelihood"], self.beta).mean()
 
         return term
 
