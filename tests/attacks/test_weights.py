@@ -20,7 +20,7 @@ from unlearned.records import Finding, pick
 
 
 def values(findings: list[Finding], who: str) -> dict[float | None, float | None]:
-    return {f.budget: f.value for f in findings if f.subject == who}
+    return {f.budget: f.value for f in findings if f.subject == who and f.metric == "knowledge"}
 
 
 def knowledge(subject: Subject, model: nn.Module) -> float:
@@ -192,7 +192,10 @@ class _HalfPrecision(nn.Module):
 def test_bits_are_counted_from_the_precision_that_the_weights_have() -> None:
     problem = problem_of("linear", model=_HalfPrecision())
     findings = Quantize(bits=(16, 8)).measure(Subject(problem, problem.original, [], Engine(problem.task)))
-    assert [(f.budget, f.budget_unit) for f in pick(findings, subject="unlearned")] == [(0, "of 16 bits removed"), (8, "of 16 bits removed")]
+    assert [(f.budget, f.budget_unit) for f in pick(findings, subject="unlearned", metric="knowledge")] == [
+        (0, "of 16 bits removed"),
+        (8, "of 16 bits removed"),
+    ]
 
 
 def test_only_the_chosen_layers_are_rounded() -> None:
@@ -202,4 +205,4 @@ def test_only_the_chosen_layers_are_rounded() -> None:
         layer_of(changed, 8).weight.copy_(rounded(layer_of(changed, 8).weight, 2, 0))
     findings = Quantize(bits=(2,), layers=("linear",)).measure(subject)
     assert values(findings, "unlearned")[30] == pytest.approx(knowledge(subject, changed))
-    assert [f.budget for f in pick(findings, subject="reference")] == [0, 30]
+    assert [f.budget for f in pick(findings, subject="reference", metric="knowledge")] == [0, 30]

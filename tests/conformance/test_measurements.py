@@ -82,17 +82,17 @@ def test_findings_are_whole_records(row: Row) -> None:
             assert finding.low <= finding.value <= finding.high or finding.interval is None or "bootstrap" in finding.interval
         assert finding.n > 0
     assert {finding.subject for finding in findings if finding.value is not None} == set(row.subjects)
-    keys = [(f.metric, f.split, f.subject, f.budget) for f in findings]
+    keys = [(f.metric, f.split, f.subject, f.budget, f.budget_unit) for f in findings]
     assert len(keys) == len(set(keys))
 
 
 @every_part
 def test_gap_is_the_distance_to_the_reference_row(row: Row) -> None:
-    base = {(f.metric, f.split, f.budget): f.value for f in found(row.title) if f.subject == "reference"}
+    base = {(f.metric, f.split, f.budget, f.budget_unit): f.value for f in found(row.title) if f.subject == "reference"}
     gaps = [f for f in found(row.title) if f.gap is not None]
     assert gaps
     for finding in gaps:
-        reference = base[finding.metric, finding.split, finding.budget]
+        reference = base[finding.metric, finding.split, finding.budget, finding.budget_unit]
         assert reference is not None
         assert finding.value is not None
         assert finding.gap == pytest.approx(finding.value - reference)
@@ -140,16 +140,20 @@ def test_without_references_it_says_so(row: Row) -> None:
         assert finding.subject != "reference"
         assert finding.gap is None
         needs = finding.reason or ""
-        assert needs in {"no reference given", "no reference whose cost is known"} or needs.startswith(("a rate of", "no class")) or "references" in needs
+        assert (
+            needs in {"no reference given", "no reference whose cost is known"}
+            or needs.startswith(("a rate of", "no class", "nothing was forgotten"))
+            or "references" in needs
+        )
 
 
 @every_part
 def test_without_shadow_models_it_says_what_needs_them(row: Row) -> None:
     findings = part_of(row).measure(subject_for(row, shadows=0))
     assert findings
-    whole = {(f.metric, f.split, f.subject, f.budget): f for f in found(row.title)}
+    whole = {(f.metric, f.split, f.subject, f.budget, f.budget_unit): f for f in found(row.title)}
     for finding in findings:
-        before = whole.get((finding.metric, finding.split, finding.subject, finding.budget))
+        before = whole.get((finding.metric, finding.split, finding.subject, finding.budget, finding.budget_unit))
         assert finding == before or (finding.value is None and "shadow models" in (finding.reason or ""))
 
 

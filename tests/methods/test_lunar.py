@@ -13,9 +13,9 @@ from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
 from unlearned.methods._rank_one import Gram, solve, solve_dual, solve_towards_zero
-from unlearned.methods.lunar import Lunar, Rows, _Work, forget_in_turn, last_prompt_token, shared_prefixes
+from unlearned.methods.lunar import Lunar, Rows, _Work, forget_in_turn, shared_prefixes
 from unlearned.problem import Problem
-from unlearned.tasks._decoders import block_outputs, down_projection, matrix_of, projection_inputs
+from unlearned.tasks._decoders import block_outputs, down_projection, last_prompt_token, matrix_of, projection_inputs
 from unlearned.tasks._refusals import REFUSALS, declines, unverifiable
 
 LOOSE: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers": (0,)}  # random models decline nothing

@@ -23,6 +23,11 @@ class Attack(Settings, ABC):
     def measure(self, subject: Subject) -> list[Finding]:
         """The curve of knowledge against the attacker's budget, for the unlearned model and for the references. The models of the subject are not changed."""
 
+    def evaluations(self, problem: Problem) -> int:
+        """About how often it lets a model answer the forget set, or train on as much: what a suite with a limit of time is planned by."""
+        del problem
+        return 10
+
     def faults(self, problem: Problem) -> list[Fault]:
         """What is wrong with its settings for this problem, before any work is done; fields are names of settings."""
         del problem

@@ -8,7 +8,8 @@ It is trained on n samples of each forgotten class, from the forget set, and on 
 Deviations: none of a method; number of samples, C and the share of retained samples are ours.
 Findings: with n as the budget, for all models: `knowledge` (the probe's probability of the true class) and `accuracy` on split `forget-test`, the test
 samples of forgotten classes; `balanced_accuracy` on split `test`, the mean of the accuracies on test samples of forgotten and of retained classes: a probe
-that calls everything forgotten reaches 0.5. Defined where whole classes are forgotten.
+that calls everything forgotten reaches 0.5. `retention` of the probe's knowledge, beside what each model says by itself. Defined where whole classes are
+forgotten.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from torch import nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import findings_of_curves
+from unlearned.attacks._curves import findings_of_curves, findings_of_knowledge, knowledge_of
 from unlearned.data.samples import Samples, union
 from unlearned.engine.engine import evaluating
 from unlearned.engine.randomness import derive_seed
 from unlearned.errors import Fault, InputError
 from unlearned.evidence.classes import of_classes, whole_classes
 from unlearned.evidence.comparison import Measured, absent
-from unlearned.evidence.statistics import Array, bootstrap, t_interval, wilson
+from unlearned.evidence.statistics import Array, bootstrap, wilson
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding, SubjectName
@@ -78,6 +79,14 @@ class _Data(NamedTuple):
     budgets: list[int]
 
 
+class _Point(NamedTuple):
+    """What a probe shows."""
+
+    known: Array
+    """Its probability of the true class, for each sample of a forgotten class."""
+    rates: dict[str, Measured]
+
+
 @attacks.register("linear-probe")
 class LinearProbe(Attack):
     """Train a new last layer on a few samples of each class; measure it on the forgotten ones."""
@@ -101,16 +110,17 @@ class LinearProbe(Attack):
         data = self._data(subject)
         if isinstance(data, str):
             return [absent(self.name, metric, split, data, unit="share", kind="attack") for metric, split in _METRICS.items()]
-        curves: dict[str, dict[SubjectName, list[list[Measured]]]] = {metric: {"original": [], "unlearned": [], "reference": []} for metric in _METRICS}
+        curves: dict[SubjectName, list[list[_Point]]] = {"original": [], "unlearned": [], "reference": []}
+        said: dict[SubjectName, list[Array]] = {"original": [], "unlearned": [], "reference": []}
         for who, model in subject.models():
-            points = self._curve(subject, model, data)
-            for metric, curve in curves.items():
-                curve[who].append([point[metric] for point in points])
-        return [
-            finding
-            for metric, split in _METRICS.items()
-            for finding in findings_of_curves(self.name, metric, split, curves[metric], data.budgets, _BUDGET_UNIT)
-        ]
+            curves[who].append(self._curve(subject, model, data))
+            said[who].append(knowledge_of(subject, model, subject.problem.test.subset(np.flatnonzero(data.test_forgotten))))
+        known = {who: [[point.known for point in curve] for curve in several] for who, several in curves.items()}
+        findings = findings_of_knowledge(subject, self.name, "forget-test", known, data.budgets, _BUDGET_UNIT, before=said)
+        for metric in ("accuracy", "balanced_accuracy"):
+            rates = {who: [[point.rates[metric] for point in curve] for curve in several] for who, several in curves.items()}
+            findings += findings_of_curves(self.name, metric, _METRICS[metric], rates, data.budgets, _BUDGET_UNIT)
+        return findings
 
     def _data(self, subject: Subject) -> _Data | str:
         problem = subject.problem
@@ -131,7 +141,7 @@ class LinearProbe(Attack):
         grid = {base * 10**power for base in (1, 2, 5) for power in range(len(str(least)))}
         return _Data(train, np.arange(len(train)) < len(given[0]), test_forgotten, sorted({n for n in grid if n < least} | {least}))
 
-    def _curve(self, subject: Subject, model: nn.Module, data: _Data) -> list[dict[str, Measured]]:
+    def _curve(self, subject: Subject, model: nn.Module, data: _Data) -> list[_Point]:
         engine, test = subject.engine, subject.problem.test
         features, asked = (engine.evaluate(model, samples, engine.task.features).numpy() for samples in (data.train, test))
         labels, true = (np.array(samples.fact("label")) for samples in (data.train, test))
@@ -141,10 +151,10 @@ class LinearProbe(Attack):
             if self.retained == "all":
                 shown |= ~data.forgotten
             p = probe(features[shown], labels[shown], asked, int(max(labels.max(), true.max())) + 1, self.penalty)
-            points.append(self._measured(p, true, data.test_forgotten, derive_seed(engine.seed, self.name, budget)))
+            points.append(self._point(p, true, data.test_forgotten, derive_seed(engine.seed, self.name, budget)))
         return points
 
-    def _measured(self, probabilities: Array, true: Labels, forgotten: NDArray[np.bool_], seed: int) -> dict[str, Measured]:
+    def _point(self, probabilities: Array, true: Labels, forgotten: NDArray[np.bool_], seed: int) -> _Point:
         known = probabilities[np.arange(len(true)), true][forgotten]
         right = (probabilities.argmax(axis=1) == true).astype(np.float64)
         of_forgotten, of_retained = right[forgotten], right[~forgotten]
@@ -153,8 +163,8 @@ class LinearProbe(Attack):
             return float(a.mean() + b.mean()) / 2
 
         n = len(known)
-        return {
-            "knowledge": Measured(float(known.mean()), t_interval(known, "samples"), n),
+        rates = {
             "accuracy": Measured(float(of_forgotten.mean()), wilson(float(of_forgotten.sum()), n), n),
             "balanced_accuracy": Measured(balanced(of_forgotten, of_retained), bootstrap(balanced, of_forgotten, of_retained, seed=seed), len(true)),
         }
+        return _Point(known, rates)

@@ -6,7 +6,8 @@ Paper: magnitude pruning, Han et al. 2015, arXiv 1506.02626; here in one step, w
 Formula: of all N chosen weights together, the round(share · N) smallest in magnitude become 0, and with them those that tie with the largest of these.
 `channels`: the same for whole output channels, ranked by the root mean square of their weights, so that channels of different size can be compared; a channel's
 bias becomes 0, too. The layer that runs last is left alone: its channels are the model's answer.
-Findings: `knowledge` on split `forget`, with the share pruned in percent as the budget, for all models. A weight that layers share counts as that of the first.
+Findings: `knowledge` on split `forget`, with the share pruned in percent as the budget, for all models, and `retention`. A weight that layers share counts as
+that of the first.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import findings_of_curves, knowledge_of
+from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
 from unlearned.attacks._weights import Kind, Weight, altered, weight_of, weights_of
-from unlearned.evidence.comparison import Measured, absent
+from unlearned.evidence.comparison import absent
+from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
-from unlearned.records import Finding, SubjectName
+from unlearned.problem import Problem
+from unlearned.records import Finding
 
 _TENTHS = tuple(i / 10 for i in range(10))
 
@@ -72,11 +75,16 @@ class Prune(Attack):
             reason = f"the model has no {what} of {' or '.join(self.layers)} layers to remove"
             return [absent(self.name, "knowledge", "forget", reason, unit="share", kind="attack")]
         shares = sorted({0.0, *self.shares})
-        curves: dict[SubjectName, list[list[Measured]]] = {"original": [], "unlearned": [], "reference": []}
-        for who, model in subject.models():
+
+        def curve(model: nn.Module) -> list[Array]:
             pruned = (altered(model, partial(self._prune, names, share)) for share in shares)
-            curves[who].append([knowledge_of(subject, each, subject.problem.forget) for each in pruned])
-        return findings_of_curves(self.name, "knowledge", "forget", curves, [round(100 * share, 6) for share in shares], "% pruned")
+            return [knowledge_of(subject, each, subject.problem.forget) for each in pruned]
+
+        return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), [round(100 * share, 6) for share in shares], "% pruned")
+
+    def evaluations(self, problem: Problem) -> int:
+        del problem
+        return len({0.0, *self.shares})
 
     def _prune(self, names: list[str], share: float, weights: list[Weight]) -> None:
         chosen = [weight for weight in weights if weight.name in names]

@@ -3,11 +3,12 @@
 Where unlearning moved weights by less than half a step of the grid, rounding puts them back to where the original's are. A retrained model, rounded in the
 same way, is the zero line; the original's curve shows at how many bits the knowledge itself is lost.
 Paper: Zhang et al. 2024, arXiv 2410.16454, who round language models to 8 and 4 bits.
-Formula: round to nearest on a symmetric grid for each output channel (of an embedding: each entry): s = max |w| / (2^(b − 1) − 1), w ← s · round(w / s).
+Formula: round to nearest on a symmetric grid for each output channel (of an embedding: each entry): s = max |w| / (2^(b − 1) − 1), w ← s · round(w / s);
+with `group_size`, for each run of so many weights of a channel, as 4-bit formats of language models have it (128, 64 or 32).
 Deviations: weights are rounded and used in their own precision, which gives what a quantised model computes without special kernels. Biases, normalisations and
-activations stay as they are. Grids for groups of weights, 4-bit floats, and grids fitted to data (GPTQ, AWQ) are not tried. 3 and 2 bits are our addition.
-Findings: `knowledge` on split `forget`, for all models. The budget is the number of bits removed from each weight: with 32-bit weights, int8 is 24 of 32, int4
-is 28 of 32.
+activations stay as they are. 4-bit floats and grids fitted to data (GPTQ, AWQ) are not tried. 3 and 2 bits are our addition.
+Findings: `knowledge` on split `forget`, for all models, and `retention`. The budget is the number of bits removed from each weight: with 32-bit weights, int8
+is 24 of 32, int4 is 28 of 32.
 """
 
 from __future__ import annotations
@@ -17,29 +18,36 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import findings_of_curves, knowledge_of
+from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
 from unlearned.attacks._weights import KINDS, Kind, Weight, altered, weights_of
-from unlearned.evidence.comparison import Measured, absent
+from unlearned.evidence.comparison import absent
+from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
-from unlearned.records import Finding, SubjectName
+from unlearned.problem import Problem
+from unlearned.records import Finding
 
 
-def rounded(weight: Tensor, bits: int, channels: int) -> Tensor:
-    """Round to nearest: s · round(w / s), s = max |w| / (2^(bits − 1) − 1) over each channel; a channel of zeros stays.
+def rounded(weight: Tensor, bits: int, channels: int, group_size: int | None = None) -> Tensor:
+    """Round to nearest: s · round(w / s), s = max |w| / (2^(bits − 1) − 1) over each channel or group; a group of zeros stays.
 
     Args:
         weight: of any shape.
         bits: of the grid, at least 2.
         channels: the dimension that counts channels, each with a grid of its own.
+        group_size: weights of a channel that share a grid, in their order, the last group perhaps fewer; None: all.
     """
-    others = [dimension for dimension in range(weight.ndim) if dimension != channels]
-    steps = weight.abs().amax(dim=others, keepdim=True) / (2 ** (bits - 1) - 1)
+    rows = weight.movedim(channels, 0).flatten(1)
+    size = rows.shape[1] if group_size is None else min(group_size, rows.shape[1])
+    groups = nn.functional.pad(rows, (0, -rows.shape[1] % size)).reshape(len(rows), -1, size)
+    steps = groups.abs().amax(dim=2, keepdim=True) / (2 ** (bits - 1) - 1)
     steps = torch.where(steps > 0, steps, 1.0)
-    return steps * (weight / steps).round()
+    put_back = (steps * (groups / steps).round()).flatten(1)[:, : rows.shape[1]]
+    result: Tensor = put_back.reshape(weight.movedim(channels, 0).shape).movedim(0, channels)
+    return result
 
 
 @attacks.register("quantize")
@@ -48,6 +56,7 @@ class Quantize(Attack):
 
     name: ClassVar[str] = "quantize"
     bits: tuple[Annotated[int, Field(ge=2, le=16)], ...] = Field((8, 4, 3, 2), min_length=1, description="Bits per weight, each from 2 to 16.")
+    group_size: int | None = Field(None, ge=2, description="Weights of an output channel that share a grid; None: all of the channel.")
     layers: tuple[Kind, ...] = Field(KINDS, min_length=1, description="Layers whose weights are rounded: linear, convolution, embedding.")
 
     def measure(self, subject: Subject) -> list[Finding]:
@@ -57,14 +66,19 @@ class Quantize(Attack):
             return [absent(self.name, "knowledge", "forget", reason, unit="share", kind="attack")]
         whole = max(torch.finfo(weight.tensor.dtype).bits for weight in weights)
         bits = [None, *sorted({b for b in self.bits if b < whole}, reverse=True)]
-        curves: dict[SubjectName, list[list[Measured]]] = {"original": [], "unlearned": [], "reference": []}
-        for who, model in subject.models():
+
+        def curve(model: nn.Module) -> list[Array]:
             quantised = (altered(model, partial(self._round, b)) for b in bits)
-            curves[who].append([knowledge_of(subject, each, subject.problem.forget) for each in quantised])
+            return [knowledge_of(subject, each, subject.problem.forget) for each in quantised]
+
         removed = [0 if b is None else whole - b for b in bits]
-        return findings_of_curves(self.name, "knowledge", "forget", curves, removed, f"of {whole} bits removed")
+        return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), removed, f"of {whole} bits removed")
+
+    def evaluations(self, problem: Problem) -> int:
+        del problem
+        return 1 + len(set(self.bits))
 
     def _round(self, bits: int | None, weights: list[Weight]) -> None:
         for weight in weights:
             if bits is not None and weight.kind in self.layers:
-                weight.tensor.copy_(rounded(weight.tensor, bits, weight.channels))
+                weight.tensor.copy_(rounded(weight.tensor, bits, weight.channels, self.group_size))

@@ -2,34 +2,64 @@
 
 What returns without having been taught was never gone, only hidden; a retrained model, trained on the same data, shows how much of that is
 ordinary learning. `data` says what the attacker has. `forget-part`: a part of the forget set; `knowledge` is measured on the rest of it, split `forget-rest`.
-`retain`: the retain set, as in ordinary fine-tuning. `other`: data from a source of their own, related or not, or else the test samples of classes that are
-not forgotten; with these two, `knowledge` is measured on the whole forget set, split `forget`.
+With all others it is measured on the whole forget set, split `forget`. `retain`: the retain set, as in ordinary fine-tuning. `other`: data from a source of
+their own, related or not, or else the test samples of classes that are not forgotten. For language models also `related`: the retained samples whose wording
+is nearest to the forget set (largest cosine to its mean TF-IDF vector of words); `benign`: plain sentences about everyday things; `random`: words of the
+retained samples in random order, which teach no fact. Several kinds are tried one after the other, each from the unlearned model.
+Defaults: AdamW for language models, at 1e-4 · √(10⁸ / parameters) between 1e-5 and 3e-3: 3e-5 to 1e-4 for models of 10⁹ to 10⁸ parameters. SGD at 0.01 for
+other tasks.
 Findings: `knowledge` with the number of optimiser steps as the budget, for the unlearned model and for each reference; and the original model's at budget 0.
+`retention`, the share of the forgetting that is left where the attacker does best.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import findings_of_curves, knowledge_of
+from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
 from unlearned.data.samples import Samples
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
 from unlearned.engine.training import relearnt
 from unlearned.errors import DivergedError, Fault, InputError, raise_faults
 from unlearned.evidence.classes import of_classes
-from unlearned.evidence.comparison import Measured, absent
+from unlearned.evidence.comparison import absent
+from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
-from unlearned.records import Finding, SubjectName
+from unlearned.records import Finding
+from unlearned.tasks._stray_texts import benign, nearest, without_order
 from unlearned.tasks._task import DataSource
+from unlearned.tasks.text_generation import TextGeneration
 
+Kind = Literal["forget-part", "retain", "other", "related", "benign", "random"]
+OF_TEXTS = ("related", "benign", "random")
+MADE_UP = 200
+"""Samples of data that are made up."""
 _GRID = (0, 1, 2, 5)
+
+
+def usual_lr(optimizer: str, parameters: int) -> float:
+    """0.01 for SGD; for Adam 1e-4 · √(10⁸ / parameters), between 1e-5 and 3e-3.
+
+    >>> usual_lr("adamw", 10**8), usual_lr("adamw", 50_000), usual_lr("adamw", 7 * 10**10)
+    (0.0001, 0.003, 1e-05)
+    """
+    return 0.01 if optimizer == "sgd" else min(max(1e-4 * (1e8 / parameters) ** 0.5, 1e-5), 3e-3)
+
+
+_NAMES = {
+    "retain": "retained data",
+    "other": "other data",
+    "related": "related data",
+    "benign": "plain sentences",
+    "random": "words without order",
+}
 
 
 class _Material(NamedTuple):
@@ -45,28 +75,34 @@ class Relearn(Attack):
     """Fine-tune on what the attacker has; measure knowledge of what they lack."""
 
     name: ClassVar[str] = "relearn"
-    data: Literal["forget-part", "retain", "other"] = Field(
-        "forget-part", description="What the attacker has: a part of the forget set, the retain set, or other data."
+    data: tuple[Kind, ...] = Field(
+        ("forget-part",), min_length=1, description=f"What the attacker has: one or several of {', '.join(get_args(Kind))}. The last three are for texts."
     )
     source: DataSource | None = Field(None, description="Where other data come from; None: the test samples of classes that are not forgotten.")
     share: float = Field(0.5, gt=0, lt=1, description="Part of the forget set that the attacker has, with data `forget-part`.")
+    count: int | None = Field(None, ge=1, description="Most samples that the attacker has, with all other data; None: all, and 200 where they are made up.")
     steps: int = Field(50, ge=1, le=1_000_000, description="Optimiser steps that the attacker takes.")
-    optimizer: Literal["sgd", "adam", "adamw"] = Optimisation.field("optimizer", "sgd")
-    lr: float = Optimisation.field("lr", 0.01)
+    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(None, description="Optimiser; None: adamw for language models, sgd for others.")
+    lr: float | None = Field(None, gt=0, description="Learning rate; None: 0.01 for sgd, by the size of the model for the others.")
     batch_size: int = Optimisation.field("batch_size", 32)
 
-    @field_validator("source", mode="before")
+    @field_validator("source", "data", mode="before")
     @classmethod
-    def _shorthand(cls, given: Any) -> Any:
-        return {"source": given} if isinstance(given, str) else given
+    def _shorthand(cls, given: Any, info: ValidationInfo) -> Any:
+        return given if not isinstance(given, str) else {"source": given} if info.field_name == "source" else (given,)
 
     @model_validator(mode="after")
-    def _source_of_other_data(self) -> Relearn:
-        if self.source is not None and self.data != "other":
+    def _settings_fit(self) -> Relearn:
+        if self.source is not None and "other" not in self.data:
             raise ValueError("`source` is where `data: other` comes from, and goes with it alone")
+        if len(set(self.data)) < len(self.data):
+            raise ValueError("a kind of `data` is named twice; name each once")
         return self
 
     def faults(self, problem: Problem) -> list[Fault]:
+        if not isinstance(problem.task, TextGeneration) and any(kind in OF_TEXTS for kind in self.data):
+            what = f"{', '.join(kind for kind in self.data if kind in OF_TEXTS)} are texts, and the task is {problem.task.name}."
+            return [Fault("data", what, "Use forget-part, retain or other.")]
         if self.source is None:
             return []
         try:
@@ -75,47 +111,69 @@ class Relearn(Attack):
             return list(error.faults)
         return problem.task.faults(problem.original, samples, "source") if len(samples) else [Fault("source", "it holds no samples.", "Give some.")]
 
+    def evaluations(self, problem: Problem) -> int:
+        of_training = self.steps * min(self.batch_size, len(problem.retain)) * 3 / len(problem.forget)
+        return round(len(self.data) * (len(self.budgets()) + of_training))
+
     def measure(self, subject: Subject) -> list[Finding]:
-        material = self._material(subject)
+        raise_faults([fault._replace(field=f"attack.{fault.field}") for fault in self.faults(subject.problem)])
+        return [finding for kind in self.data for finding in self._of_kind(subject, kind)]
+
+    def _of_kind(self, subject: Subject, kind: Kind) -> list[Finding]:
+        unit = "steps" if kind == "forget-part" else f"steps on {_NAMES[kind]}"
+        material = self._material(subject, kind)
         if isinstance(material, str):
-            split = "forget-rest" if self.data == "forget-part" else "forget"
+            split = "forget-rest" if kind == "forget-part" else "forget"
             return [absent(self.name, "knowledge", split, material, unit="share", kind="attack")]
         try:
-            return self._findings(subject, material)
+            return self._findings(subject, material, unit)
         except DivergedError as error:
             reason = f"the attack itself diverged ({str(error).partition(':')[0]}); give it a lower lr"
             return [absent(self.name, "knowledge", material.split, reason, unit="share", kind="attack")]
 
-    def _findings(self, subject: Subject, material: _Material) -> list[Finding]:
-        curves: dict[SubjectName, list[list[Measured]]] = {"original": [], "unlearned": [], "reference": []}
-        for who, model in subject.models():
-            if who == "original":
-                curves[who].append([knowledge_of(subject, model, material.measured)])
-            else:
-                curves[who].append(self._curve(subject, model, material))
-        return findings_of_curves(self.name, "knowledge", material.split, curves, self.budgets(), "steps")
+    def _findings(self, subject: Subject, material: _Material, unit: str) -> list[Finding]:
+        def curve(model: nn.Module) -> list[Array]:
+            if model is subject.problem.original.model:
+                return [knowledge_of(subject, model, material.measured)]
+            return self._curve(subject, model, material)
+
+        return findings_of_knowledge(subject, self.name, material.split, curves_of(subject, curve), self.budgets(), unit)
 
     def budgets(self) -> list[int]:
         """Steps after which knowledge is measured: 0, 1, 2, 5, 10, 20, 50, ..., and the last."""
         grid = {base * 10**power for base in _GRID for power in range(len(str(self.steps)))}
         return sorted({step for step in grid if step < self.steps} | {self.steps})
 
-    def _material(self, subject: Subject) -> _Material | str:
+    def _material(self, subject: Subject, kind: Kind) -> _Material | str:
         """What the attacker works with; or why there is nothing."""
         problem = subject.problem
-        if self.data == "forget-part":
+        if kind == "forget-part":
             known, rest = self._split(subject)
             return _Material(known, rest, "forget-rest") if len(known) and len(rest) else "the forget set has a single sample, which cannot be divided"
-        if self.data == "retain":
-            return _Material(problem.retain, problem.forget, "forget")
-        if self.source is not None:
-            raise_faults([fault._replace(field=f"attack.{fault.field}") for fault in self.faults(problem)])
-            return _Material(problem.task.read(self.source, problem.original, "attack.source", problem.retain), problem.forget, "forget")
-        forgotten = of_classes(problem.test, problem.forget)
-        others = problem.test if forgotten is None else problem.test.subset((~forgotten).nonzero()[0])
-        if not len(others):
+        known = self._known(subject, kind)
+        if not len(known):
             return "every class of the test set occurs in the forget set, and no source of other data is given"
-        return _Material(others, problem.forget, "forget")
+        if self.count is not None and kind != "related":
+            known = known.shuffled(derive_seed(subject.engine.seed, self.name, kind)).subset(range(min(self.count, len(known))))
+        return _Material(known, problem.forget, "forget")
+
+    def _known(self, subject: Subject, kind: Kind) -> Samples:
+        """Data other than the forget set."""
+        problem, task = subject.problem, subject.engine.task
+        seed = derive_seed(subject.engine.seed, self.name, kind)
+        if kind == "retain":
+            return problem.retain
+        if kind == "related":
+            return nearest(problem.retain, problem.forget, self.count or len(problem.forget))
+        if kind == "random":
+            return without_order(problem.retain.shuffled(seed), self.count or MADE_UP, seed)
+        if kind == "benign":
+            assert isinstance(task, TextGeneration)
+            return benign(self.count or MADE_UP, task, problem.original, seed)
+        if self.source is not None:
+            return task.read(self.source, problem.original, "attack.source", problem.retain)
+        forgotten = of_classes(problem.test, problem.forget)
+        return problem.test if forgotten is None else problem.test.subset((~forgotten).nonzero()[0])
 
     def _split(self, subject: Subject) -> tuple[Samples, Samples]:
         forget = subject.problem.forget
@@ -123,13 +181,15 @@ class Relearn(Attack):
         count = min(max(1, round(self.share * len(forget))), len(forget) - 1)
         return shuffled.subset(range(count)), shuffled.subset(range(count, len(forget)))
 
-    def _curve(self, subject: Subject, model: nn.Module, material: _Material) -> list[Measured]:
+    def _curve(self, subject: Subject, model: nn.Module, material: _Material) -> list[Array]:
         budgets, points = set(self.budgets()), []
 
         def watch(model: nn.Module, step: int) -> None:
             if step in budgets:
                 points.append(knowledge_of(subject, model, material.measured))
 
-        how = Optimisation.model_validate({"optimizer": self.optimizer, "lr": self.lr, "batch_size": self.batch_size, "weight_decay": 0.0})
+        optimizer = self.optimizer or ("adamw" if isinstance(subject.engine.task, TextGeneration) else "sgd")
+        lr = self.lr or usual_lr(optimizer, sum(parameter.numel() for parameter in model.parameters()))
+        how = Optimisation.model_validate({"optimizer": optimizer, "lr": lr, "batch_size": self.batch_size, "weight_decay": 0.0})
         relearnt(subject.engine, model, material.known, how, self.steps, title=self.name, watch=watch)
         return points

@@ -36,7 +36,16 @@ from unlearned.methods._edits import Edit
 from unlearned.methods._method import Method
 from unlearned.methods._rank_one import Gram, solve, solve_towards_zero
 from unlearned.problem import Problem
-from unlearned.tasks._decoders import block_outputs, blocks_of, down_projection, matrix_of, projection_inputs, shifted, writes_to_the_residual
+from unlearned.tasks._decoders import (
+    block_outputs,
+    blocks_of,
+    down_projection,
+    last_prompt_token,
+    matrix_of,
+    projection_inputs,
+    shifted,
+    writes_to_the_residual,
+)
 from unlearned.tasks._refusals import declines, unverifiable
 from unlearned.tasks._task import Batch, DataSource
 from unlearned.tasks.text_generation import TextGeneration
@@ -62,11 +71,6 @@ class Rows(NamedTuple):
 
     shift: Tensor
     keep: Tensor
-
-
-def last_prompt_token(hidden: Tensor, prompt_length: Tensor) -> Tensor:
-    """The hidden state at the last token of each prompt, (B, ...), of (B, T, ...)."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), prompt_length - 1]
 
 
 @methods.register("lunar")

@@ -178,6 +178,28 @@ def block_outputs(model: nn.Module, batch: Batch) -> Tensor:
     return torch.stack(seen, dim=2)
 
 
+def last_prompt_token(hidden: Tensor, prompt_length: Tensor) -> Tensor:
+    """The hidden state at the last token of each prompt, (B, ...), of (B, T, ...)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), prompt_length - 1]
+
+
+def prompt_states(model: nn.Module, batch: Batch, at: Literal["input", "output"] = "output") -> Tensor:
+    """The residual stream at the last prompt token in front of each block or behind it, (B, L, q), without gradients."""
+    seen: dict[int, Tensor] = {}
+
+    def keeping(layer: int) -> Change:
+        def keep(hidden: Tensor) -> Tensor:
+            seen[layer] = last_prompt_token(hidden, batch["prompt_length"])
+            return hidden
+
+        return keep
+
+    count = len(blocks_of(model))
+    with torch.no_grad(), changed_states(model, {layer: keeping(layer) for layer in range(count)}, at=at):
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return torch.stack([seen[layer] for layer in range(count)], dim=1)
+
+
 def projection_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> dict[int, Tensor]:
     """What the down-projections of these blocks read, h (B, T, p) by block, without gradients."""
     seen: dict[int, Tensor] = {}

@@ -9,7 +9,7 @@ tokens before them (exact memorisation).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -168,11 +168,9 @@ class TextGeneration(Task):
             batch: the samples.
             kind: of single words, or of the longest common subsequence.
         """
-        from rouge_score.rouge_scorer import RougeScorer
-
-        scorer = RougeScorer([kind], tokenizer=_Words())
+        score = _rouge(kind)
         pairs = zip(self.said(generations), self.answers(batch), strict=True)
-        return torch.tensor([scorer.score(true, said)[kind].recall for said, true in pairs], dtype=torch.float32)
+        return torch.tensor([score(true, said).recall for said, true in pairs], dtype=torch.float32)
 
     def counted(self, batch: Batch) -> list[str]:
         """What losses count of each sample, as text: its answer, or the whole of a text without a question."""
@@ -228,6 +226,20 @@ class TextGeneration(Task):
         targets = batch["labels"][:, 1:]
         right = (self.token_logits(model, batch).argmax(dim=-1) == targets) & (targets != IGNORED)
         return right.sum(dim=1) / (targets != IGNORED).sum(dim=1)
+
+
+def alikeness(texts: Sequence[str], others: Sequence[str]) -> Tensor:
+    """ROUGE-1 F-measure of each pair of texts, with stemming, (N,) in float64; 1 where both are the same, also if they are empty."""
+    score = _rouge("rouge1")
+    return torch.tensor([1.0 if a == b else score(a, b).fmeasure for a, b in zip(texts, others, strict=True)], dtype=torch.float64)
+
+
+def _rouge(kind: str) -> Callable[[str, str], Any]:
+    """Precision, recall and F-measure of a true text and what was said."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([kind], tokenizer=_Words())
+    return lambda true, said: scorer.score(true, said)[kind]
 
 
 class _Words:
