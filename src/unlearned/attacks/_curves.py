@@ -21,7 +21,9 @@ SampleCurves = Mapping[SubjectName, Sequence[Sequence[Array]]]
 
 
 def knowledge_of(subject: Subject, model: nn.Module, samples: Samples) -> Array:
-    """Knowledge of each sample, (N,)."""
+    """Knowledge of each sample, (N,). That of the subject's own models on the forget set is measured once for all attacks."""
+    if samples is subject.problem.forget:
+        return subject.value(subject.engine.task.knowledge, "forget", model).numpy()
     return subject.engine.evaluate(model, samples, subject.engine.task.knowledge).numpy()
 
 

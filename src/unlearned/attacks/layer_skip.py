@@ -19,7 +19,7 @@ from torch import nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import curves_of, findings_of_knowledge
+from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
 from unlearned.attacks._texts import best_of, block_faults, knowledge_under, tried_on
 from unlearned.errors import Fault
 from unlearned.evidence.statistics import Array
@@ -59,7 +59,7 @@ class LayerSkip(Attack):
             return best_of(self._runs(count, width), subject, model, some, lambda run: skipped(model, run))
 
         def curve(model: nn.Module) -> list[Array]:
-            return [knowledge_under(skipped(model, blocks(model, width) if width else ()), subject, model, forget) for width in (0, *widths)]
+            return [knowledge_of(subject, model, forget), *(knowledge_under(skipped(model, blocks(model, width)), subject, model, forget) for width in widths)]
 
         return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), [0, *widths], "blocks skipped")
 

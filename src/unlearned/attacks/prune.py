@@ -77,7 +77,7 @@ class Prune(Attack):
         shares = sorted({0.0, *self.shares})
 
         def curve(model: nn.Module) -> list[Array]:
-            pruned = (altered(model, partial(self._prune, names, share)) for share in shares)
+            pruned = (altered(model, partial(self._prune, names, share)) if share else model for share in shares)
             return [knowledge_of(subject, each, subject.problem.forget) for each in pruned]
 
         return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), [round(100 * share, 6) for share in shares], "% pruned")

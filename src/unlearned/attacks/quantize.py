@@ -68,7 +68,7 @@ class Quantize(Attack):
         bits = [None, *sorted({b for b in self.bits if b < whole}, reverse=True)]
 
         def curve(model: nn.Module) -> list[Array]:
-            quantised = (altered(model, partial(self._round, b)) for b in bits)
+            quantised = (model if b is None else altered(model, partial(self._round, b)) for b in bits)
             return [knowledge_of(subject, each, subject.problem.forget) for each in quantised]
 
         removed = [0 if b is None else whole - b for b in bits]
@@ -78,7 +78,7 @@ class Quantize(Attack):
         del problem
         return 1 + len(set(self.bits))
 
-    def _round(self, bits: int | None, weights: list[Weight]) -> None:
+    def _round(self, bits: int, weights: list[Weight]) -> None:
         for weight in weights:
-            if bits is not None and weight.kind in self.layers:
+            if weight.kind in self.layers:
                 weight.tensor.copy_(rounded(weight.tensor, bits, weight.channels, self.group_size))

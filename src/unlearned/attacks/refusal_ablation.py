@@ -22,7 +22,7 @@ from torch import nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import curves_of, findings_of_knowledge
+from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
 from unlearned.attacks._directions import mean_states
 from unlearned.attacks._texts import block_faults, knowledge_under, text_task
 from unlearned.data.samples import Samples
@@ -67,10 +67,9 @@ class RefusalAblation(Attack):
             directions = mean_states(subject, model, declined, "input") - mean
             levels = [float(mean[i] @ r / r.norm()) if self.level == "answered" and r.norm() > 0 else 0.0 for i, r in enumerate(directions)]
             removing = {i: partial(without_component, direction=r, level=levels[i]) for i, r in enumerate(directions)}
-            return [
-                knowledge_under(changed_states(model, {i: removing[i] for i in range(count - number, count)}, at="input"), subject, model, problem.forget)
-                for number in (0, *numbers)
-            ]
+            last = [{i: removing[i] for i in range(count - number, count)} for number in numbers]
+            points = (knowledge_under(changed_states(model, some, at="input"), subject, model, problem.forget) for some in last)
+            return [knowledge_of(subject, model, problem.forget), *points]
 
         budgets = [round(100 * number / count, 6) for number in (0, *numbers)]
         return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), budgets, "% of the blocks")

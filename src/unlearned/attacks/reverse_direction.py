@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import curves_of, findings_of_knowledge
+from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
 from unlearned.attacks._directions import directions_of_the_edit, mean_states
 from unlearned.attacks._texts import best_of, block_faults, knowledge_under, tried_on
 from unlearned.errors import Fault
@@ -60,14 +60,13 @@ class ReverseDirection(Attack):
             reason = "the two models differ in more than down-projections, or in nothing, so that what the edit adds is not known"
             return [absent(self.name, "knowledge", "forget", reason, unit="share", kind="attack")]
         strengths = sorted({s for s in self.strengths if s})
-        # The first point of a curve is the model as it is.
-        order = [0.0, *strengths]
 
         def curve(model: nn.Module) -> list[Array]:
             direction = of_edit or self._of_means(subject, model)
-            return [knowledge_under(shifted(model, {layer: -s * d for layer, d in direction.items()}), subject, model, forget) for s in order]
+            reversed_ = [{layer: -s * d for layer, d in direction.items()} for s in strengths]
+            return [knowledge_of(subject, model, forget), *(knowledge_under(shifted(model, shifts), subject, model, forget) for shifts in reversed_)]
 
-        return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), order, _UNIT)
+        return findings_of_knowledge(subject, self.name, "forget", curves_of(subject, curve), [0.0, *strengths], _UNIT)
 
     def _of_means(self, subject: Subject, model: nn.Module) -> Shifts:
         """The difference of means at the block that brings back most."""

@@ -53,6 +53,11 @@ class Subject:
             result[name].append(self._value(measure, split, str(number), model))
         return result
 
+    def value(self, measure: Measure, split: str, model: nn.Module) -> Tensor:
+        """The same of one of the models, or of any other."""
+        numbers = [number for number, (_, known) in enumerate(self.models()) if known is model]
+        return self._value(measure, split, str(numbers[0]), model) if numbers else self.engine.evaluate(model, self.problem.sets[split], measure)
+
     def shadow_values(self, measure: Measure, split: str) -> list[Tensor]:
         """The same of every shadow model."""
         return [self._value(measure, split, f"shadow {i}", shadow.bundle.model) for i, shadow in enumerate(self.shadows)]
