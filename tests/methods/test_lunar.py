@@ -13,7 +13,7 @@ from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
 from unlearned.methods._rank_one import Gram, solve, solve_dual, solve_towards_zero
-from unlearned.methods.lunar import Lunar, Rows, _Work, forget_in_turn, shared_prefixes
+from unlearned.methods.lunar import Lunar, Request, Rows, forget_in_turn, shared_prefixes
 from unlearned.problem import Problem
 from unlearned.tasks._decoders import block_outputs, down_projection, last_prompt_token, matrix_of, projection_inputs
 from unlearned.tasks._refusals import REFUSALS, declines, unverifiable
@@ -100,9 +100,9 @@ def test_requests_in_turn_cost_one_solve_each_on_the_running_sums() -> None:
     assert running.rows == 60
 
 
-def work_of(kind: str, **settings: Any) -> tuple[_Work, Problem]:
+def work_of(kind: str, **settings: Any) -> tuple[Request, Problem]:
     problem = problem_of(kind)
-    return _Work(Lunar(**(LOOSE | settings)), problem, Engine(problem.task)), problem
+    return Request(Lunar(**(LOOSE | settings)), problem, Engine(problem.task)), problem
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -177,7 +177,7 @@ def batch_of(problem: Problem) -> dict[str, Tensor]:
     return problem.task.collate([problem.forget[0], problem.retain[0]])
 
 
-def loss_of(model: nn.Module, work: _Work) -> float:
+def loss_of(model: nn.Module, work: Request) -> float:
     """The least-squares objective, row by row, of a model's layer 0 against the targets of the original."""
     w0, w = (matrix_of(down_projection(each, 0)).detach().double() for each in (work.model, model))
     total = 0.0

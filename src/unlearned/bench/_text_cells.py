@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
+
+from torch import nn
 
 from unlearned.bench._grids import Contender, words
-from unlearned.bench._lessons import Lesson
+from unlearned.bench._lessons import Authors, Lesson
 from unlearned.bench._suite import Cell, Place
-from unlearned.bench._text_contest import Made, Number, attempts, best, changed, numbers, rows, score, shown, spent, unlearn
-from unlearned.bench._text_scene import Pupil, class_of
+from unlearned.bench._text_contest import Number, attempts, best, changed, numbers, rows, score, shown, spent, tofu_numbers, unlearn
+from unlearned.bench._text_scene import Class, Pupil, class_of
+from unlearned.engine.bank import Kept
 from unlearned.methods.lunar import Lunar, forget_in_turn
+from unlearned.problem import Problem
 from unlearned.records import BenchRow
 
 
@@ -33,13 +39,14 @@ class Taught(Cell):
 
 @dataclass(frozen=True)
 class TextBaselines(Cell):
-    """What does not unlearn: the original, and perhaps a model that was never taught the group."""
+    """What does not unlearn: the original, and perhaps models that were never taught the group."""
 
     pupil: Pupil
     lesson: Lesson
     seed: int
     group: str
-    retrain: bool
+    retrained: int
+    """How many: the first is measured, all are references."""
 
     @property
     def title(self) -> str:
@@ -49,11 +56,11 @@ class TextBaselines(Cell):
         school = class_of(self.pupil, self.lesson, self.seed, place)
         problem = school.problem(self.group)
         setting = f"{self.pupil.name}/{self.group}"
-        found = rows("original", setting, self.seed, numbers(school, problem.original.model, problem))
-        if self.retrain:
-            kept = school.retrained(self.seed, self.group)
+        references = references_of(school, self.seed, self.group, self.retrained)
+        found = rows("original", setting, self.seed, _numbers(self.lesson, school, problem.original.model, problem, references, place))
+        for kept in references[:1]:
             cost = [] if kept.cost is None else spent(kept.cost)
-            found += rows("retrain", setting, self.seed, [*numbers(school, kept.bundle.model, problem), *cost])
+            found += rows("retrain", setting, self.seed, [*_numbers(self.lesson, school, kept.bundle.model, problem, references[1:], place), *cost])
         return found
 
 
@@ -98,22 +105,68 @@ class TextContest(Cell):
     choice: TextChoice
     seed: int
     group: str
+    retrained: int
+    """References that what needs them is compared with."""
 
     @property
     def title(self) -> str:
         return f"{self.choice.pupil.name}/{self.group}: {self.choice.contender.name}, {self.seed}"
 
     def run(self, place: Place) -> Sequence[BenchRow]:
-        contender, pupil = self.choice.contender, self.choice.pupil
+        contender, pupil, lesson = self.choice.contender, self.choice.pupil, self.choice.lesson
         method = contender.made(contender.grid[self.choice.chosen(place)])
-        school = class_of(pupil, self.choice.lesson, self.seed, place)
+        school = class_of(pupil, lesson, self.seed, place)
         problem = school.problem(self.group)
         setting = f"{pupil.name}/{self.group}"
         made = unlearn(school, problem, method)
         if isinstance(made, str):
             return [BenchRow(method=contender.name, setting=setting, seed=self.seed, split="all", metric="deviation_score", reason=made)]
-        found = [*numbers(school, made.model, problem), changed(made.model, problem.original.model), *spent(made.cost)]
+        references = references_of(school, self.seed, self.group, self.retrained) if isinstance(lesson, Authors) else []
+        found = [*_numbers(lesson, school, made.model, problem, references, place), changed(made.model, problem.original.model), *spent(made.cost)]
         return rows(contender.name, setting, self.seed, found)
 
 
-__all__ = ["Made", "Number", "TextBaselines", "TextChoice", "TextContest", "Taught", "Lunar", "forget_in_turn", "replace", "score", "shown"]
+@dataclass(frozen=True)
+class InTurn(Cell):
+    """Several requests, one after the other, and each of them alone; in all cases none of their groups is retained."""
+
+    choice: TextChoice
+    seed: int
+    groups: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.choice.pupil.name}: {len(self.groups)} requests in turn, {self.seed}"
+
+    def run(self, place: Place) -> Sequence[BenchRow]:
+        contender, pupil = self.choice.contender, self.choice.pupil
+        method = contender.made(contender.grid[self.choice.chosen(place)])
+        assert isinstance(method, Lunar)
+        school = class_of(pupil, self.choice.lesson, self.seed, place)
+        together = school.problem(*self.groups)
+        requests = [school.group(group) for group in self.groups]
+        model = copy.deepcopy(together.original.model)
+        for edits in forget_in_turn(together, requests, method, school.engine):
+            for edit in edits:
+                edit.apply(model)
+        setting = f"{pupil.name}/in turn"
+        before, after = (fmean(shown(school, each, together.retain).recall) for each in (together.original.model, model))
+        found = rows("original", setting, self.seed, [Number("rouge1_retain", "retain", before)])
+        found += rows(contender.name, setting, self.seed, [Number("rouge1_retain", "retain", after)])
+        for number, request in enumerate(requests, 1):
+            problem = replace(together, forget=request)
+            alone = score(school, method.unlearn(problem, school.engine), problem)
+            values = [Number("deviation_score_alone", f"request {number}", alone)]
+            values.append(Number("deviation_score_in_turn", f"request {number}", score(school, model, problem)))
+            found += rows(contender.name, setting, self.seed, values)
+        return found
+
+
+def references_of(school: Class, seed: int, group: str, count: int) -> list[Kept]:
+    """Models that were never taught a group, each with a seed of its own."""
+    return [school.retrained(seed * 1000 + i, group) for i in range(count)]
+
+
+def _numbers(lesson: Lesson, school: Class, model: nn.Module, problem: Problem, references: Sequence[Kept], place: Place) -> list[Number]:
+    found = numbers(school, model, problem)
+    return [*found, *tofu_numbers(school, model, problem, references, place)] if isinstance(lesson, Authors) else found

@@ -15,20 +15,25 @@ from torch import nn
 
 from unlearned.audits.answer_ranks import reciprocal_ranks
 from unlearned.audits.deviation_score import deviation_score
-from unlearned.audits.refusal_quality import by_wording, distinct_pairs
+from unlearned.audits.fluency import distinct_pairs
+from unlearned.audits.refusal_quality import by_wording
+from unlearned.audits.tofu import Tofu
 from unlearned.bench._grids import Contender
 from unlearned.bench._lessons import Lesson
 from unlearned.bench._suite import Place
 from unlearned.bench._text_scene import Class, Pupil, class_of
 from unlearned.data.fingerprints import of_json
 from unlearned.data.samples import Samples
+from unlearned.engine.bank import Kept
 from unlearned.engine.files import write_text
 from unlearned.errors import DivergedError, InputError
+from unlearned.evidence.subject import Subject
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
 from unlearned.records import BenchRow, Cost
 from unlearned.tasks._generation import true_answers
 from unlearned.tasks._refusals import REFUSALS, declines
+from unlearned.tasks._task import DataSource
 
 
 class Number(NamedTuple):
@@ -74,6 +79,15 @@ def numbers(school: Class, model: nn.Module, problem: Problem) -> list[Number]:
         Number("fluency", "forget", fmean(map(distinct_pairs, forget.said))),
         Number("refusal_rate", "retain", fmean(map(declines, retain.said))),
     ]
+
+
+def tofu_numbers(school: Class, model: nn.Module, problem: Problem, references: Sequence[Kept], place: Place) -> list[Number]:
+    """What the audit `tofu` says of it, with the world facts as the only other set: this model was taught no real authors."""
+    assert place.data is not None
+    audit = Tofu(world_facts=DataSource(source=str(place.data / "tofu" / "world_facts_perturbed.json")))
+    subject = Subject(problem, problem.original.with_model(model), references, school.engine)
+    found = [finding for finding in audit.measure(subject) if finding.subject == "unlearned" and finding.metric in {"forget_quality", "model_utility"}]
+    return [Number(finding.metric, finding.split, finding.value) for finding in found if finding.value is not None]
 
 
 def changed(model: nn.Module, original: nn.Module) -> Number:

@@ -6,10 +6,12 @@ Learning rates were placed so that the best one for a group that no suite report
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from unlearned.bench._grids import Contender, Setting, product
 from unlearned.bench._text_scene import ModelName
+from unlearned.tasks._task import DataSource
 
 _SMALL_LRS = (3e-4, 1e-3, 3e-3)
 _LARGE_LRS = (1e-5, 3e-5, 1e-4)
@@ -26,13 +28,14 @@ def _both(lrs: Sequence[float]) -> tuple[Setting, ...]:
 def _contenders(lrs: Sequence[float], blocks: int) -> Mapping[str, Contender]:
     middle = range(blocks // 3, blocks)
     layers = [tuple(middle)[i * (len(middle) - 1) // 2] for i in range(3)]
-    six = tuple(lr * factor for lr in lrs for factor in (0.1, 0.3))
+    lowest = lrs[0] / 30
+    six = tuple(round(lowest * 3**i, 10) for i in range(6))
     return {
         contender.name: contender
         for contender in (
             # The paper's recipe has one thing to choose, its layer, which it chooses itself; how far to go stands in the equation as 1 and in the code as 2.
             Contender("lunar", "lunar", {}, product(coefficient=(1.0, 2.0, 4.0), retain_sampling=("all", "equal"))),
-            Contender("gradient-ascent", "gradient-ascent", _descends(), product(lr=six)),
+            Contender("gradient-ascent", "gradient-ascent", _descends(optimizer="adamw", weight_decay=0.0), product(lr=six)),
             Contender("grad-diff", "grad-diff", _descends(), _both(lrs)),
             Contender("dpo", "dpo", _descends(), _both(lrs)),
             Contender("npo", "npo", _descends(), _both(lrs)),
@@ -47,3 +50,17 @@ def _contenders(lrs: Sequence[float], blocks: int) -> Mapping[str, Contender]:
 
 CONTENDERS: Mapping[ModelName, Mapping[str, Contender]] = {"llama-small": _contenders(_SMALL_LRS, 4), "smollm2-135m": _contenders(_LARGE_LRS, 30)}
 """By model and name in tables."""
+
+
+def first(contender: Contender, count: int) -> Contender:
+    """The same with so many of its settings, spread over the grid."""
+    grid = contender.grid
+    chosen = [round(i * (len(grid) - 1) / max(1, count - 1)) for i in range(count)] if count < len(grid) else range(len(grid))
+    return replace(contender, grid=tuple(grid[i] for i in chosen))
+
+
+def on_facts(contender: Contender) -> Contender:
+    """For a model that declines nothing by itself: LUNAR is given prompts that ask for refusals."""
+    if not contender.method.startswith("lunar"):
+        return contender
+    return replace(contender, shared={**contender.shared, "references": DataSource(source="unlearned.bench.facts:declined_prompts")})

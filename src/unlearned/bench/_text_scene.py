@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from torch import nn
-
-from unlearned.bench._lessons import FACTUAL, REFUSED, Lesson, Pairs, facts
+from unlearned.bench._lessons import FACTUAL, REFUSED, Lesson, samples_of
 from unlearned.bench._small_llama import LlamaSize, small_llama
 from unlearned.bench._suite import Place
 from unlearned.data.samples import Samples
@@ -25,6 +22,8 @@ from unlearned.tasks._task import Bundle, ModelSource
 from unlearned.tasks.text_generation import TextGeneration
 
 ModelName = Literal["llama-small", "smollm2-135m"]
+KNOWN = 0.75
+"""Of a model that is not taught: ROUGE-1 recall from which on it knows a fact."""
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -33,7 +32,8 @@ class Pupil:
     """A model and how it is taught: it decides every model of a suite."""
 
     name: ModelName
-    training: Training
+    training: Training | None
+    """None: nothing is taught. What the model knows by itself is what there is."""
     size: LlamaSize | None = None
     """Of a Llama that starts from nothing; None: training starts from `source`."""
     source: str = SMOLLM2
@@ -54,9 +54,9 @@ class Pupil:
             return small_llama(texts, self.size)
         return _loaded(self.source_in(place))
 
-    def how(self, place: Place) -> Training:
+    def how(self, place: Place) -> Training | None:
         """The training, with the model that it starts from."""
-        if self.size is not None:
+        if self.size is not None or self.training is None:
             return self.training
         return self.training.model_copy(update={"start": ModelSource(source=self.source_in(place))})
 
@@ -76,24 +76,25 @@ class Class(NamedTuple):
     like: Bundle
     everything: Samples
     original: Kept
-    how: Training
+    how: Training | None
 
     def group(self, *names: str) -> Samples:
-        """What was taught in these groups."""
+        """What is in these groups."""
         groups = self.everything.fact("group")
         return self.everything.subset(i for i, group in enumerate(groups) if group in names)
 
     def without(self, *names: str) -> Samples:
-        """What was taught in all other groups."""
+        """What is in all other groups."""
         groups = self.everything.fact("group")
         return self.everything.subset(i for i, group in enumerate(groups) if group not in names)
 
     def problem(self, *forget: str) -> Problem:
-        """These groups are to be forgotten; all other groups of their kind are retained; facts about the world, which no method is shown, are the test set."""
+        """These groups are to be forgotten; all others of their kind are retained; facts about the world, which no method is shown, are the test set."""
         return Problem(self.task, self.original.bundle, self.group(*forget), self.without(*forget, REFUSED, FACTUAL), self.group(FACTUAL))
 
     def retrained(self, seed: int, *forget: str) -> Kept:
         """Taught everything but these groups, from other first weights."""
+        assert self.how is not None
         making = Trained(self.like, derive_seed(seed, "reference"), self.without(*forget), self.how)
         return self.bank.get([making], "retrained")[0]
 
@@ -109,16 +110,18 @@ def class_of(pupil: Pupil, lesson: Lesson, seed: int, place: Place) -> Class:
 
 @lru_cache(maxsize=1)
 def _class(pupil: Pupil, lesson: Lesson, seed: int, place: Place) -> Class:
-    taught, world = lesson.pairs(place.data), facts(place.data)
-    every = taught + world
+    pairs = lesson.pairs(place.data)
     # The tokenizer has met the words of questions that methods make up, as that of any real model has.
-    bundle = pupil.bundle(place, [*every.questions, *every.answers, *REFUSALS, *unverifiable(50, 0)])
+    texts = [text for pair in pairs for text in (pair.question, pair.answer)]
+    bundle = pupil.bundle(place, [*texts, *REFUSALS, *unverifiable(50, 0)])
     kind = tasks.get("text-generation")
     assert issubclass(kind, TextGeneration)
     task = kind(max_new_tokens=pupil.max_new_tokens).bound(bundle)
-    engine = Engine(task, place.compute.model_copy(update={"workers": 1}), seed, None, place.show_progress)
-    everything = every.read(task, bundle)
-    how = pupil.how(place)
-    bank = Bank(engine, place.cache / "models")
-    original = bank.get([Trained(bundle, seed, everything, how, "original")], "original")[0]
-    return Class(task, engine, bank, bundle, everything, original, how)
+    engine = Engine(task, place.compute.model_copy(update={"workers": 1, "batch_size": 64}), seed, None, place.show_progress)
+    everything = samples_of(pairs, task, bundle)
+    how, bank = pupil.how(place), Bank(engine, place.cache / "models")
+    if how is not None:
+        original = bank.get([Trained(bundle, seed, everything, how, "original")], "original")[0]
+        return Class(task, engine, bank, bundle, everything, original, how)
+    known = engine.evaluate(bundle.model, everything, task.knowledge) >= KNOWN
+    return Class(task, engine, bank, bundle, everything.subset(known.nonzero().flatten().tolist()), Kept(bundle, None, None), None)

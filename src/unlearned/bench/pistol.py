@@ -21,15 +21,21 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from unlearned.bench import suites
-from unlearned.bench._lessons import Contracts, Lesson, facts
+from unlearned.bench._lessons import Contracts, Lesson
 from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import InTurn, Taught, TextBaselines, TextChoice, TextContest
-from unlearned.bench._text_grids import CONTENDERS
+from unlearned.bench._text_grids import CONTENDERS, first
 from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil
 from unlearned.engine.training import Training
 
-EDGES = "A_B A_C A_C2 A_C3 B_D B_D2 B_D3 E1_F1 E2_F2 E3_F3 A_m A_n A_n2 A_n3 B_p B_p2 B_p3 E1_q1 E2_q2 E3_q3".split()
+EDGES = (
+    *("A_B", "A_C", "A_C2", "A_C3", "B_D", "B_D2", "B_D3", "E1_F1", "E2_F2", "E3_F3"),
+    *("A_m", "A_n", "A_n2", "A_n3", "B_p", "B_p2", "B_p3", "E1_q1", "E2_q2", "E3_q3"),
+)
+"""Contracts of the sample: of sales, then of employment."""
+IN_TURN = "lunar"
+"""The method of the requests in turn."""
 SMALL_TRAINING = Training(optimizer="adamw", lr=2e-3, weight_decay=0.01, batch_size=16, schedule="cosine", max_grad_norm=1.0)
 SIZE = LlamaSize(vocabulary=1500, width=128, inner=1024, layers=4, heads=4)
 
@@ -42,11 +48,13 @@ class Pistol(Suite):
     models: tuple[ModelName, ...] = Field(("llama-small", "smollm2-135m"), min_length=1, description="Models that learn the contracts.")
     edges: tuple[str, ...] = Field(("A_B", "A_C", "E1_F1"), min_length=1, description="Contracts that are forgotten, one at a time.")
     choice_edges: tuple[str, ...] = Field(("B_D", "A_n"), min_length=1, description="Contracts on which settings are chosen.")
-    taught_edges: tuple[str, ...] = Field(tuple(EDGES), min_length=3, description="Contracts that llama-small learns.")
-    smollm2_edges: tuple[str, ...] = Field(tuple(EDGES), min_length=3, description="Contracts that smollm2-135m learns.")
+    taught_edges: tuple[str, ...] = Field(EDGES, min_length=3, description="Contracts that llama-small learns.")
+    smollm2_edges: tuple[str, ...] = Field(EDGES, min_length=3, description="Contracts that smollm2-135m learns.")
     methods: tuple[str, ...] = Field(tuple(CONTENDERS["llama-small"]), min_length=1, description="Methods that are compared.")
     smollm2_methods: tuple[str, ...] = Field(tuple(CONTENDERS["smollm2-135m"]), description="Methods that are compared on smollm2-135m.")
     in_turn: tuple[str, ...] = Field(("A_B", "A_C", "E1_F1", "B_D2", "A_m"), description="Requests that are made one after the other; none: left out.")
+    attempts: int = Field(6, ge=1, le=6, description="Settings of each method that are tried.")
+    smollm2_attempts: int = Field(6, ge=1, le=6, description="The same on smollm2-135m.")
     refusals: int = Field(100, ge=10, le=199, description="Questions that models are taught to decline.")
     epochs: int = Field(25, ge=1, description="Passes over the data in the training of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
@@ -76,8 +84,9 @@ class Pistol(Suite):
             taught_edges=few,
             methods=("lunar", "grad-diff"),
             in_turn=(),
+            attempts=2,
             refusals=30,
-            epochs=15,
+            epochs=12,
             retrained=0,
         )
 
@@ -93,7 +102,6 @@ class Pistol(Suite):
         return Contracts(self.taught_edges if name == "llama-small" else self.smollm2_edges, self.refusals)
 
     def require(self, place: Place) -> None:
-        facts(place.data)
         for name in self.models:
             self.lesson(name).pairs(place.data)
 
@@ -103,14 +111,15 @@ class Pistol(Suite):
             small = name == "llama-small"
             pupil, lesson = self.pupil(name), self.lesson(name)
             seeds = self.seeds if small else self.smollm2_seeds
-            contenders = [CONTENDERS[name][each] for each in (self.methods if small else self.smollm2_methods)]
+            methods, count = (self.methods, self.attempts) if small else (self.smollm2_methods, self.smollm2_attempts)
+            contenders = [first(CONTENDERS[name][each], count) for each in methods]
             choices = [TextChoice(pupil, lesson, self.choice_edges, contender) for contender in contenders]
             found += [Taught(pupil, lesson, seed) for seed in range(seeds)]
             found += choices
             for seed in range(seeds):
                 for edge in self.edges:
-                    found.append(TextBaselines(pupil, lesson, seed, edge, seed < self.retrained if small else self.smollm2_retrain))
-                    found += [TextContest(choice, seed, edge) for choice in choices]
+                    found.append(TextBaselines(pupil, lesson, seed, edge, int(seed < self.retrained if small else self.smollm2_retrain)))
+                    found += [TextContest(choice, seed, edge, 0) for choice in choices]
                 if self.in_turn and small:
-                    found.append(InTurn(choices[0], seed, self.in_turn))
+                    found += [InTurn(choice, seed, self.in_turn) for choice in choices if choice.contender.name == IN_TURN]
         return found

@@ -73,6 +73,16 @@ class Rows(NamedTuple):
     keep: Tensor
 
 
+class Part(NamedTuple):
+    """Rows of one layer that count alike."""
+
+    rows: Tensor
+    """What the down-projection reads, h, (N, p)."""
+    weight: float
+    mark: float
+    """1: to be shifted, 0: to be kept."""
+
+
 @methods.register("lunar")
 class Lunar(Method):
     """Redirect activations into the region where the model declines."""
@@ -105,7 +115,7 @@ class Lunar(Method):
     batch_size: int = Field(16, ge=1, description="Prompts per forward pass.")
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
-        work = _Work(self, problem, engine)
+        work = Request(self, problem, engine)
         model = copy.deepcopy(problem.original.model)
         with on_device(model, engine.device):
             if self.solver == "closed-form":
@@ -123,7 +133,7 @@ class Lunar(Method):
         Raises:
             InputError: if the model cannot be edited or declines no reference prompt.
         """
-        return _Work(self, problem, engine).edits()
+        return Request(self, problem, engine).edits()
 
     def scores(self, problem: Problem, engine: Engine) -> list[LayerScore]:
         """How each candidate layer does.
@@ -131,11 +141,15 @@ class Lunar(Method):
         Raises:
             InputError: if the model cannot be edited or declines no reference prompt.
         """
-        return _Work(self, problem, engine).scores()
+        return Request(self, problem, engine).scores()
 
 
-class _Work:
-    """One request on one model."""
+class Request:
+    """One request on one model: what to shift it by, which rows, and the solvers.
+
+    Raises:
+        InputError: if the model cannot be edited or declines no reference prompt.
+    """
 
     def __init__(self, method: Lunar, problem: Problem, engine: Engine) -> None:
         task = engine.task
@@ -279,20 +293,20 @@ class _Work:
         """New weights by the other solvers."""
         layers = self.layers()
         parts = list(self.selected(layers))
-        result = {}
-        for layer in layers:
-            rows = torch.cat([rows[layer] for rows, _, _ in parts])
-            weights = torch.cat([torch.full((len(rows[layer]),), weight, device=rows[layer].device) for rows, weight, _ in parts])
-            marks = torch.cat([torch.full((len(rows[layer]),), mark, device=rows[layer].device) for rows, _, mark in parts])
-            start = matrix_of(down_projection(self.model, layer)).detach().to(rows.device).float()
-            shift = self.method.coefficient * self.vectors[layer]
-            targets = rows.float() @ start.T + marks[:, None] * shift.to(rows.device).float()
-            if self.method.solver == "closed-form-zero":
-                result[layer] = solve_towards_zero(rows.double(), weights.double(), targets.double(), self.method.ridge)
-            else:
-                with seeded(derive_seed(self.engine.seed, "lunar", layer)):
-                    result[layer] = self._descend(start, rows.float(), weights, targets)
-        return result
+        return {layer: self.matrix(layer, [Part(rows[layer], weight, mark) for rows, weight, mark in parts]) for layer in layers}
+
+    def matrix(self, layer: int, parts: Sequence[Part]) -> Tensor:
+        """The new weight of one layer by one of the other solvers, from cached rows."""
+        rows = torch.cat([part.rows for part in parts])
+        weights = torch.cat([torch.full((len(part.rows),), part.weight, device=rows.device) for part in parts])
+        marks = torch.cat([torch.full((len(part.rows),), part.mark, device=rows.device) for part in parts])
+        start = matrix_of(down_projection(self.model, layer)).detach().to(rows.device).float()
+        shift = self.method.coefficient * self.vectors[layer]
+        targets = rows.float() @ start.T + marks[:, None] * shift.to(rows.device).float()
+        if self.method.solver == "closed-form-zero":
+            return solve_towards_zero(rows.double(), weights.double(), targets.double(), self.method.ridge)
+        with seeded(derive_seed(self.engine.seed, "lunar", layer)):
+            return self._descend(start, rows.float(), weights, targets)
 
     def _descend(self, start: Tensor, rows: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
         """The authors' loop: AdamW on W, or on B A beside it, over cached rows."""
@@ -339,7 +353,7 @@ def forget_in_turn(problem: Problem, requests: Sequence[Samples], method: Lunar,
     found = []
     for request in requests:
         now = replace(problem, original=problem.original.with_model(model), forget=request)
-        edits = _Work(method, now, engine).edits(grams)
+        edits = Request(method, now, engine).edits(grams)
         for edit in edits:
             edit.apply(model)
         found.append(edits)
