@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from tests.bench.small_texts import EDGES, write_texts
 from unlearned.audits.deviation_score import deviation_score
 from unlearned.bench import _text_cells, _text_contest, _text_scene, lunar_speed, pistol, tofu
+from unlearned.bench._grids import Contender
 from unlearned.bench._lessons import FACTUAL, REFUSED, Contracts, read_json, refusals
 from unlearned.bench._run import run_suite
 from unlearned.bench._small_llama import LlamaSize
@@ -23,11 +25,14 @@ from unlearned.bench.facts import Facts, declined_prompts
 from unlearned.bench.lunar_speed import LunarSpeed
 from unlearned.bench.pistol import SMALL_TRAINING, Pistol
 from unlearned.bench.tofu import TofuSuite
+from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Compute
+from unlearned.engine.training import Trained
 from unlearned.errors import InputError
 from unlearned.methods.lunar import Lunar
-from unlearned.records import BenchRow
+from unlearned.records import BenchRow, Cost
 from unlearned.tasks._refusals import declines, unverifiable
+from unlearned.tasks.text_generation import TextGeneration
 
 SIZE = LlamaSize(vocabulary=320, width=16, inner=24, layers=2, heads=2)
 PUPIL = Pupil("llama-small", SMALL_TRAINING.model_copy(update={"epochs": 1}), SIZE, max_new_tokens=4)
@@ -51,7 +56,7 @@ def school(place: Place) -> Class:
 @pytest.fixture
 def loose(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was hardly taught declines nothing: reference prompts are taken as they are; and the suites' model is a tiny one."""
-    made = _text_cells.Contender.made
+    made = Contender.made
 
     def lenient(self: Any, setting: Any, retrained: Any = None) -> Any:
         method = made(self, setting, retrained)
@@ -78,7 +83,7 @@ def test_a_retrained_model_never_saw_the_group_and_has_weights_of_its_own(school
     assert not torch.equal(first_one["model.embed_tokens.weight"], school.original.bundle.model.state_dict()["model.embed_tokens.weight"])
     how = school.how
     assert how is not None
-    making = _text_scene.Trained(school.like, _text_scene.derive_seed(0, "reference"), school.without("A_B"), how)
+    making = Trained(school.like, derive_seed(0, "reference"), school.without("A_B"), how)
     assert school.bank.entry(making).exists()
 
 
@@ -130,7 +135,7 @@ def test_settings_are_chosen_on_other_groups(place: Place, monkeypatch: pytest.M
 
     def unlearn(school: Class, problem: Any, method: Any) -> Any:
         asked.append((problem.forget.fact("group")[0], method.lr))
-        return _text_contest.Made(problem.original.model, _text_contest.Cost(wall_seconds=1, cpu_seconds=2, peak_memory_bytes=2**20, samples_seen=1, steps=1))
+        return _text_contest.Made(problem.original.model, Cost(wall_seconds=1, cpu_seconds=2, peak_memory_bytes=2**20, samples_seen=1, steps=1))
 
     monkeypatch.setattr(_text_contest, "unlearn", unlearn)
     monkeypatch.setattr(_text_cells, "unlearn", unlearn)
@@ -148,7 +153,7 @@ def test_settings_are_chosen_on_other_groups(place: Place, monkeypatch: pytest.M
 
 
 def test_what_diverges_has_no_score_and_says_so(place: Place, school: Class) -> None:
-    wild = _text_cells.Contender("wild", "gradient-ascent", {"epochs": 3, "batch_size": 2, "optimizer": "sgd"}, ({"lr": 1e30},))
+    wild = Contender("wild", "gradient-ascent", {"epochs": 3, "batch_size": 2, "optimizer": "sgd"}, ({"lr": 1e30},))
     assert attempts(PUPIL, LESSON, ("B_D",), wild, place) == [None]
     rows = TextContest(TextChoice(PUPIL, LESSON, ("B_D",), wild), 0, "A_B", 0).run(place)
     assert [row.reason for row in rows] == ["diverged"]
@@ -158,7 +163,7 @@ def test_requests_in_turn_are_measured_beside_each_alone(place: Place, school: C
     choice = TextChoice(PUPIL, LESSON, ("E1_F1",), first(CONTENDERS["llama-small"]["lunar"], 1))
     rows = InTurn(choice, 0, ("A_B", "B_D")).run(place)
     values = {(row.method, row.metric, row.split): row.value for row in rows}
-    problem = _text_cells.replace(school.problem("A_B", "B_D"), forget=school.group("A_B"))
+    problem = replace(school.problem("A_B", "B_D"), forget=school.group("A_B"))
     method = choice.contender.made(choice.contender.grid[0])
     alone = _text_contest.score(school, method.unlearn(problem, school.engine), problem)
     assert values["lunar", "deviation_score_alone", "request 1"] == pytest.approx(alone)
@@ -203,7 +208,7 @@ def test_facts_are_those_that_the_model_knows(place: Place, school: Class, monke
         del self, model
         return torch.tensor([next(knows) for _ in batch["labels"]])
 
-    monkeypatch.setattr(_text_scene.TextGeneration, "knowledge", knowledge)
+    monkeypatch.setattr(TextGeneration, "knowledge", knowledge)
     cell = Facts(methods=("lunar",), groups=3, reported=1).cells()[1]
     assert isinstance(cell, _text_cells.TextBaselines)
     known = class_of(cell.pupil, cell.lesson, 0, place)

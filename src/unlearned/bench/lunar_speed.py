@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar, NamedTuple, Self
@@ -28,8 +28,8 @@ from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_contest import Number, numbers, rows, spent, unlearn
 from unlearned.bench._text_scene import Pupil, class_of
 from unlearned.bench.pistol import EDGES, SIZE, SMALL_TRAINING
-from unlearned.methods import methods
 from unlearned.methods._rank_one import Gram, solve
+from unlearned.methods.grad_diff import GradDiff
 from unlearned.methods.lunar import Lunar, Part, Request
 from unlearned.records import BenchRow
 from unlearned.tasks._decoders import down_projection, matrix_of
@@ -60,7 +60,7 @@ def timed_solvers(request: Request, layer: int, rounds: int) -> dict[str, Solved
         shift = request.method.coefficient * request.vectors[layer]
         return start + torch.outer(shift, solve(gram, request.method.ridge)).to(start)
 
-    solvers = {"lunar": closed_form, "lunar-sgd": lambda: request.matrix(layer, parts)}
+    solvers: dict[str, Callable[[], Tensor]] = {"lunar": closed_form, "lunar-sgd": lambda: request.matrix(layer, parts)}
     times: dict[str, list[float]] = {name: [] for name in solvers}
     made: dict[str, Tensor] = {}
     for _ in range(rounds):
@@ -110,7 +110,7 @@ class Race(Cell):
             found += rows(name, setting, 0, [*values, Number("solver_seconds", "all", solved[name].seconds), speed, *spent(made.cost)])
         epochs = 1
         while True:
-            made = unlearn(school, problem, methods.get("grad-diff")(lr=self.lr, batch_size=10, epochs=epochs))
+            made = unlearn(school, problem, GradDiff(lr=self.lr, batch_size=10, epochs=epochs))
             assert not isinstance(made, str), made
             values = numbers(school, made.model, problem)
             if values[0].value <= reached or epochs >= self.longest:
