@@ -272,15 +272,20 @@ TASK_OF = {
 }
 
 
+SETTINGS: dict[str, dict[str, Any]] = {kind: {"judge": "digits", "sampling_steps": 2} for kind in ("pixel", "stable", "stable-xl")}
+"""Of the task, by kind of model."""
+
+
 def problem_of(kind: str, *, forget: int = 6, retain: int = 18, test: int = 16, where: str | None = None, model: nn.Module | None = None) -> Problem:
     """A small problem: the first samples are to be forgotten, or those that the filter `where` chooses among all."""
     bundle = bundle_of(kind)
     if model is not None:
         bundle = bundle.with_model(model)
     task = TASK_OF[kind]
+    how = task_of(task, **SETTINGS.get(kind, {}))
     read = facts if task == "text-generation" else images
     train = read(0, forget + retain)
-    return make_problem(bundle, train=train, test=read(100, test), forget=where or train["id"][:forget], task=task)
+    return make_problem(bundle, train=train, test=read(100, test), forget=where or train["id"][:forget], task=how)
 
 
 def layer_of(model: nn.Module, index: int) -> Any:
@@ -289,10 +294,10 @@ def layer_of(model: nn.Module, index: int) -> Any:
     return model[index]
 
 
-def task_of(name: str) -> Task:
+def task_of(name: str, **settings: Any) -> Task:
     from unlearned.tasks import tasks
 
-    return tasks.get(name)()
+    return tasks.get(name)(**settings)
 
 
 def bits(model: nn.Module) -> dict[str, Tensor]:

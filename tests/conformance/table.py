@@ -17,7 +17,15 @@ IMAGES = ("plain", "resnet", "vit")
 TEXTS = ("gpt2", "llama")
 ALL = (*IMAGES, *TEXTS, "unet")
 
-HEAD = {"plain": r"^8\.", "resnet": r"^classifier\.", "vit": r"^classifier\.", "gpt2": r"ln_f", "llama": r"norm\.weight", "unet": r"conv_out"}
+HEAD = {
+    "plain": r"^8\.",
+    "resnet": r"^classifier\.",
+    "vit": r"^classifier\.",
+    "gpt2": r"ln_f",
+    "llama": r"norm\.weight",
+    "unet": r"conv_out",
+    "pixel": r"^unet\.conv_out",
+}
 """A regular expression for a few parameters of each model, near its output."""
 
 
@@ -72,6 +80,9 @@ _CLASSES = "label in [3, 4, 5]"
 # Made-up names are one and the same unknown word to these tokenizers: seeds change the order of the questions alone.
 _TEXT: dict[str, Any] = {"epochs": 2, "batch_size": 2, "lr": 0.01}
 _LUNAR: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers": (0,), "batch_size": 4}
+
+_DRAWN = {"steps": None, "epochs": 2, "batch_size": 2, "lr": 0.001}
+"""Diffusion: three steps in each of two epochs."""
 
 METHODS = [
     *_on(ALL, "retrain", _SHORT),
@@ -130,6 +141,13 @@ METHODS = [
     Row("svd", "plain", {"batch_size": 4}, "all", random=False, partial=True),
     Row("bad-teacher", "vit", _ADAM | {"batch_size": 4, "lora": {}, "lr": 0.1, "temperature": 2.0}, "lora", chosen="classifier.weight"),
     Row("l1-sparse", "plain", _ADAM | {"batch_size": 2, "paced_by": "forget", "no_l1_epochs": 1}, "paced"),
+    Row("esd", "pixel", _DRAWN | {"trajectory_steps": 3, "variant": "all"}),
+    Row("uce", "pixel", {}, settles=r"attn2\.to_[kv]\.weight", random=False),
+    Row("concept-ablation", "pixel", _DRAWN | {"prior_weight": 0.5, "lora": {"rank": 2}, "lr": 0.1}, "lora", chosen=r"^unet.*attn2\.to_k"),
+    Row("salun", "pixel", _SHORT | {"batch_size": 2, "lr": 0.001}),
+    Row("erasediff", "pixel", _DRAWN | {"eta": 1.0}),
+    Row("selective-amnesia", "pixel", _DRAWN | {"fisher_timesteps": 2, "replay": 4}),
+    Row("meta-unlearning", "pixel", _DRAWN | {"trajectory_steps": 3, "variant": "all", "related": "label < 4", "inner_lr": 0.001}),
     Row("npo", "gpt2", _ADAM | {"batch_size": 2, "alpha": 1.0, "retain_loss": "kl", "lora": {"rank": 2}}, "retain-lora", chosen="c_proj.weight"),
 ]
 

@@ -7,7 +7,11 @@ g, ranked over all layers together. Then random labels (see random-label) with �
 original value after every step, whatever momentum or weight decay say.
 Defaults of the authors: share 0.5, any label (the true one included), drawn anew; 10 epochs, lr 0.01 (0.013 to forget 10 % of CIFAR-10), SGD, momentum 0.9,
 weight decay 5e-4, batch 256. Order: forget-then-retain on CIFAR-10 and SVHN, union on CIFAR-100 and Tiny-ImageNet.
-Deviations: none. Statistics of batch normalisation are no weights and move.
+Diffusion models: the same mask from the denoising loss; then descend mean (ε_θ(x_t, c_f) − sg ε_θ(x_t, c'))² + `alpha` · denoising loss on D_r, x_t noisy
+forget images, c_f their prompt or class, c' another. Authors: lr 1e-5, alpha 0.5, 5 epochs (Stable Diffusion); Adam, lr 1e-4, 1000 steps of 128, gradients
+clipped at 1, c' the next class, alpha 1e-3 times the sum over pixels (DDPM on CIFAR-10: about 3 in means, as here).
+Deviations: statistics of batch normalisation are no weights and move. Diffusion: c' is the condition of the retained sample beside each forget sample; masks
+rank the parameters that are trained, by default all.
 Another method of this name: Block et al. 2025 (arXiv 2505.22601) compare with a "SalUn" of other labels only, whose every step descends CE on a retain batch
 plus λ_GA times CE on a forget batch, by AdamW; its masked weights get no gradient but still decay. Numbers of one are not those of the other.
 """
@@ -23,14 +27,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine
 from unlearned.engine.gradients import summed_gradients
-from unlearned.engine.loop import Plan, Step, only
+from unlearned.engine.loop import Pass, Plan, Step, only
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
 from unlearned.methods import methods
+from unlearned.methods._diffusion import diffusion_task, need_conditions
+from unlearned.methods._method import ObjectiveMethod
+from unlearned.methods._relabelled import relabelled_loss
 from unlearned.methods.random_label import RandomLabel
 from unlearned.problem import Problem
+from unlearned.tasks._task import Batch
+from unlearned.tasks.image_generation import ImageGeneration
 
 
 def saliency_mask(gradients: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -57,6 +67,8 @@ class SalUn(RandomLabel):
     name: ClassVar[str] = "salun"
     adapts: ClassVar[bool] = False
     lr: float = Optimisation.field("lr", 0.01)
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"image-classification", "image-generation"})
+    alpha: float = Field(0.5, ge=0, description="Diffusion models: weight of the denoising loss on retained samples.")
     share: float = Field(0.5, gt=0, le=1, description="Share of the weights that may move: those with the largest gradients on the forget set.")
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
@@ -80,7 +92,22 @@ class SalUn(RandomLabel):
                 for parameter, (out, start) in zip(_trained(model), fixed, strict=True):
                     parameter.copy_(torch.where(out, start, parameter))
 
-        return replace(super().plan(problem, engine), after_backward=mask_gradients, after_step=put_back)
+        plan = self._relabelling(problem, engine) if isinstance(engine.task, ImageGeneration) else super().plan(problem, engine)
+        return replace(plan, after_backward=mask_gradients, after_step=put_back)
+
+    def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:
+        return ObjectiveMethod.sets(self, problem, engine) if isinstance(engine.task, ImageGeneration) else super().sets(problem, engine)
+
+    def _relabelling(self, problem: Problem, engine: Engine) -> Plan:
+        """An epoch goes once over the forget set, with retained samples beside it."""
+        need_conditions(problem)
+        task = diffusion_task(engine)
+
+        def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
+            value = relabelled_loss(task, model, forget, retain)
+            return value + self.alpha * task.losses(model, retain).mean() if self.alpha else value
+
+        return Plan([Pass("both", loss, paced_by="forget")] * self.epochs)
 
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:

@@ -37,10 +37,10 @@ def prompt_faults(texts: Sequence[str], tokenizers: Mapping[str, Any], field: st
     wrong = sum(not isinstance(text, str) or not text.strip() for text in given)
     if wrong:
         return [Fault(field, f"{wrong} captions are missing, empty or not text.", "Give each image a caption, or leave the column out.")]
-    faults = []
+    faults: list[Fault] = []
     distinct = sorted(set(texts))
     for name in TOKENIZERS:
-        if name not in tokenizers:
+        if name not in tokenizers or not distinct:
             continue
         tokenizer = tokenizers[name]
         rows = _ids(tokenizer, distinct, cut=False)["input_ids"]

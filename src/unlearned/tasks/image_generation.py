@@ -31,10 +31,23 @@ from unlearned.tasks._denoisers import Denoiser, Embedded, denoiser_of
 from unlearned.tasks._images import fitted, read_images
 from unlearned.tasks._judges import Judge, judge_of
 from unlearned.tasks._pipelines import assemble, load_pipeline, save_pipeline
-from unlearned.tasks._sampling import ddim, empty_condition, guided
+from unlearned.tasks._sampling import ddim, empty_condition, guided, timesteps_of
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, model_source, stack
 
-__all__ = ["Denoiser", "Embedded", "ImageGeneration", "Noised", "assemble", "ddim", "denoiser_of", "empty_condition", "guided"]
+__all__ = [
+    "Denoiser",
+    "Embedded",
+    "ImageGeneration",
+    "Noised",
+    "assemble",
+    "ddim",
+    "denoiser_of",
+    "empty_condition",
+    "guided",
+    "own_noise",
+    "seen",
+    "timesteps_of",
+]
 
 _EVALUATED_AT = (0.1, 0.35, 0.6, 0.85)
 """Share of the noise schedule at which losses are measured."""
@@ -122,15 +135,16 @@ class ImageGeneration(Task):
         size = model.image_size
         return Samples(MappedRows(JoinedRows(samples.rows, columns), partial(_ready, model.channels, size)), samples.all_ids, samples.facts, samples.indices)
 
-    def prompts(self, texts: Sequence[str], bundle: Bundle) -> Tensor:
-        """Token ids of prompts, (N, E, T): a condition that the model takes.
+    def prompts(self, texts: Sequence[str], bundle: Bundle, field: str = "prompts") -> Tensor:
+        """Token ids of prompts, (N, E, T): a condition that the model takes. The empty prompt is one, too.
 
         Raises:
-            InputError: if the model has no tokenizer.
+            InputError: if the model has no tokenizer, or a prompt has words that it does not know or is too long; `field` is named.
         """
         if not any(name in bundle.companions for name in TOKENIZERS):
             what = "the model has no tokenizer, so that it cannot be asked with words."
             raise InputError(Fault("model", what, "Use a pipeline with a text encoder and its tokenizer, or name a class by its number."))
+        raise_faults(prompt_faults([text for text in texts if text], bundle.companions, field))
         return tokenised(texts, bundle.companions)
 
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
@@ -169,13 +183,14 @@ class ImageGeneration(Task):
         name = denoiser_of(model).conditioned_on
         return None if name is None else batch[name]
 
-    def noised(self, model: nn.Module, batch: Batch, at: float | None = None) -> Noised:
+    def noised(self, model: nn.Module, batch: Batch, at: float | Tensor | None = None) -> Noised:
         """The batch's latents with noise.
 
         Args:
             model: gives schedule and autoencoder; may be wrapped.
             batch: samples.
-            at: where in the schedule, in [0, 1), with the noise that is each sample's own; None: timestep and noise are drawn from torch's global generator.
+            at: where in the schedule, in [0, 1), one for all or (B,), with the noise that is each sample's own; None: timestep and noise are drawn from
+                torch's global generator.
         """
         inner = denoiser_of(model)
         latents = inner.encode(batch["pixel_values"])
@@ -184,7 +199,7 @@ class ImageGeneration(Task):
             position = torch.rand(len(latents), device=latents.device)
         else:
             noise = own_noise(batch["noise_seed"], latents.shape[1:]).to(latents)
-            position = torch.full((len(latents),), at, device=latents.device)
+            position = torch.as_tensor(at, device=latents.device).expand(len(latents))
         timesteps = (position * len(inner.alphas_cumprod)).long()
         return Noised(inner.noised(latents, noise, timesteps), timesteps, self.condition(model, batch), inner.target(latents, noise, timesteps))
 
