@@ -70,6 +70,9 @@ def test_lowest_tokens_by_hand() -> None:
     assert lowest_mean(values, mask, 0.5).tolist() == pytest.approx([-7, -2])
     assert lowest_mean(values, mask, 0.3).tolist() == pytest.approx([-7, -2])  # two of four
     assert lowest_mean(values, mask, 1.0).tolist() == pytest.approx([-4.5, -2])
+    # −1, −5, −3 without the last: one of three; and never fewer than one.
+    assert lowest_mean(values, mask, 0.5, compat=True).tolist() == pytest.approx([-5, -2])
+    assert lowest_mean(values, mask, 0.7, compat=True).tolist() == pytest.approx([-4, -2])
 
 
 def test_standardised_log_probability_by_a_loop() -> None:
@@ -129,7 +132,7 @@ def test_answers_are_generated_once_for_all_audits(monkeypatch: pytest.MonkeyPat
 def test_memorisation_of_each_sample_by_a_loop() -> None:
     subject = subject_of()
     model = subject.unlearned.model
-    exact, strength, probability = [], [], []
+    exact, strength, probability, usual = [], [], [], []
     for i in range(len(subject.problem.forget)):
         row = subject.problem.forget[i]
         with torch.no_grad():
@@ -140,9 +143,12 @@ def test_memorisation_of_each_sample_by_a_loop() -> None:
         k = next((k for k in range(len(right)) if all(right[k:])), len(right))
         strength.append(1 - k / len(right))
         probability.append(math.exp(float(np.mean([float(log_p[t - 1, row["labels"][t]]) for t in places]))))
+        usual.append(np.mean(right[:-1]))  # the common implementation leaves out the end of the text
     findings = measured("memorization", subject)
-    for metric, values in (("exact_memorization", exact), ("extraction_strength", strength), ("probability", probability)):
-        [finding] = pick(findings, metric=metric, split="forget", subject="unlearned")
+    compat = measured("memorization", subject, compat=True)
+    wanted = (("exact_memorization", exact, findings), ("extraction_strength", strength, findings), ("probability", probability, findings))
+    for metric, values, among in (*wanted, ("exact_memorization", usual, compat)):
+        [finding] = pick(among, metric=metric, split="forget", subject="unlearned")
         assert finding.value == pytest.approx(np.mean(values), rel=1e-4)
 
 
@@ -152,7 +158,7 @@ def test_a_memorised_forget_set_is_seen_by_every_attack() -> None:
     swapped = Problem(problem.task, problem.original, problem.retain, problem.forget, problem.test)
     trained = forget(swapped, "fine-tune", epochs=60, lr=0.1, batch_size=6).model
     findings = measured("text-membership", Subject(problem, Bundle(trained), [], Engine(problem.task)), gradnorm=True)
-    aucs = {f.metric: f.value for f in findings if f.subject == "unlearned" and f.metric.startswith("auc")}
+    aucs = {f.metric: f.value for f in findings if f.subject == "unlearned" and f.metric.startswith("auc") and f.metric != "auc_reference"}
     assert set(aucs) == {"auc_loss", "auc_min_k", "auc_min_k_plus_plus", "auc_zlib", "auc_gradnorm"}
     assert all(value is not None and value > 0.7 for value in aucs.values()), aucs
     [leak] = pick(findings, metric="privleak", subject="unlearned")
@@ -219,3 +225,25 @@ def test_without_the_harness_or_with_a_task_that_it_does_not_know(monkeypatch: p
     put_in_place(monkeypatch)
     [fault] = LmEval(benchmarks=("piqa", "pica")).faults(problem_of("llama"))
     assert (fault.field, fault.what) == ("benchmarks", "the harness knows no task 'pica'.")
+
+
+def test_the_reference_attack_takes_the_mean_loss_of_the_bank_away() -> None:
+    subject = subject_of()
+    findings = pick(measured("text-membership", subject), metric="auc_reference")
+    loss = {split: subject.values(subject.engine.task.losses, split) for split in ("forget", "test")}
+
+    def area(test: Tensor, members: Tensor) -> float:
+        pairs = [(t > f) + 0.5 * (t == f) for t in test.tolist() for f in members.tolist()]
+        return float(np.mean(pairs))
+
+    of = {split: (values["unlearned"][0] - torch.stack(values["reference"]).mean(dim=0)) for split, values in loss.items()}
+    [unlearned] = pick(findings, subject="unlearned")
+    assert unlearned.value == pytest.approx(area(of["test"], of["forget"]))
+    first = {split: values["reference"][0] - values["reference"][1] for split, values in loss.items()}
+    second = {split: values["reference"][1] - values["reference"][0] for split, values in loss.items()}
+    [reference] = pick(findings, subject="reference")
+    assert reference.value == pytest.approx(np.mean([area(each["test"], each["forget"]) for each in (first, second)]))
+    one = Subject(subject.problem, subject.unlearned, subject.references[:1], subject.engine)
+    [alone] = pick(measured("text-membership", one), metric="auc_reference", subject="unlearned")
+    assert alone.gap is None
+    assert alone.reason == "a reference is compared with other references, of which there are none"

@@ -2,8 +2,8 @@
 
 `exact_memorization`: share of an answer's tokens that are the model's first choice after the true tokens before them. `extraction_strength`: 1 − k/|y|, k the
 smallest number of true tokens after which all further ones are first choices (Carlini et al. 2021, arXiv 2012.07805; Dorna et al. 2025, arXiv 2506.12618). An
-answer of which nothing can be extracted scores 0; with `compat`, as in the common implementation, 1/|y|, and the last token (the end of the text) is left out.
-`probability`: exp(mean log p of the answer's tokens).
+answer of which nothing can be extracted scores 0; with `compat`, as in the common implementation (open-unlearning), 1/|y|. There, too, the last token (the
+end of the text) is left out of both. `probability`: exp(mean log p of the answer's tokens).
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from unlearned.tasks._task import Batch
 from unlearned.tasks.text_generation import answer_mask
 
 
+def without_last(mask: Tensor) -> Tensor:
+    """The mask of answers without the last token of each, unless it is the only one, (B, T)."""
+    last = mask & (mask.flip(1).cumsum(dim=1).flip(1) == 1)
+    return mask & ~(last & (mask.sum(dim=1, keepdim=True) > 1))
+
+
 def extraction_strength(right: Tensor, mask: Tensor, *, compat: bool = False) -> Tensor:
     """1 − k/|y| of each answer, (B,): the share of its tokens from the last wrong one on.
 
@@ -32,8 +38,7 @@ def extraction_strength(right: Tensor, mask: Tensor, *, compat: bool = False) ->
         compat: leave the last token of each answer out, and give 1/|y| where nothing can be extracted.
     """
     if compat:
-        last = mask & (mask.flip(1).cumsum(dim=1).flip(1) == 1)
-        mask = mask & ~(last & (mask.sum(dim=1, keepdim=True) > 1))
+        mask = without_last(mask)
     # Seen from the end, an answer's token counts until the first wrong one.
     wrong_later = (mask & ~right).flip(1).cumsum(dim=1).flip(1) > 0
     share = (mask & ~wrong_later).sum(dim=1) / mask.sum(dim=1)
@@ -46,18 +51,25 @@ class Memorization(Audit):
 
     name: ClassVar[str] = "memorization"
     tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation"})
-    compat: bool = Field(False, description="Extraction strength as in the common implementation.")
+    compat: bool = Field(False, description="Exact memorisation and extraction strength as in the common implementation.")
 
     def measure(self, subject: Subject) -> list[Finding]:
         task = text_task(subject)
 
+        def right(model: nn.Module, batch: Batch) -> Tensor:
+            return task.token_logits(model, batch).argmax(dim=-1) == batch["labels"][:, 1:]
+
+        def exact(model: nn.Module, batch: Batch) -> Tensor:
+            mask = without_last(answer_mask(batch))
+            return (right(model, batch) & mask).sum(dim=1) / mask.sum(dim=1)
+
         def strength(model: nn.Module, batch: Batch) -> Tensor:
-            right = task.token_logits(model, batch).argmax(dim=-1) == batch["labels"][:, 1:]
-            return extraction_strength(right, answer_mask(batch), compat=self.compat)
+            return extraction_strength(right(model, batch), answer_mask(batch), compat=self.compat)
 
         findings = []
+        memorised = exact if self.compat else task.utility
         for split in subject.problem.sets:
-            for metric, measure in (("exact_memorization", task.utility), ("extraction_strength", strength), ("probability", task.probability)):
+            for metric, measure in (("exact_memorization", memorised), ("extraction_strength", strength), ("probability", task.probability)):
                 values = {who: [each.numpy() for each in several] for who, several in subject.values(measure, split).items()}
                 findings += mean_findings(self.name, metric, split, values)
         return findings

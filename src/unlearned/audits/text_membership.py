@@ -1,11 +1,13 @@
-"""Membership inference on language models: five scores of a text, forget set against test set.
+"""Membership inference on language models: six scores of a text, forget set against test set.
 
 Scores, higher for what looks less like a member: `loss`: mean −log p of the answer's tokens. `min_k`: −mean of the lowest `share` of the tokens' log p (Shi
 et al. 2023, arXiv 2310.16789). `min_k_plus_plus`: the same on (log p − μ)/σ, μ and σ mean and deviation of log p under the model's own prediction (Zhang et
-al. 2024, arXiv 2404.02936). `zlib`: loss over the compressed size of the answer (Carlini et al. 2021, arXiv 2012.07805). `gradnorm`: mean over the parameter
-tensors of ‖∇ loss‖₂, as a setting: it costs a backward pass for each sample. `auc_…`: P(test sample scores higher than forget sample), ties half: 1 where the
+al. 2024, arXiv 2404.02936). `zlib`: loss over the compressed size of the answer (Carlini et al. 2021, arXiv 2012.07805). `reference`: loss − mean loss of the
+references, for a reference of the others (ibid.). `gradnorm`: mean over the parameter tensors of ‖∇ loss‖₂, as a setting: it costs a backward pass for each
+sample. `auc_…`: P(test sample scores higher than forget sample), ties half: 1 where the
 forget set looks memorised. `privleak`: 100 · ((1 − AUC) − (1 − AUC_ref)) / (1 − AUC_ref) of `min_k`, AUC_ref the mean of the references, or 0.5 without them
-(Shi et al. 2024, MUSE, arXiv 2407.06460): 0 is best, negative means that members show.
+(Shi et al. 2024, MUSE, arXiv 2407.06460): 0 is best, negative means that members show. With `compat`, as in the common implementation (open-unlearning),
+min-k and min-k++ leave out the last token of each answer and look at ⌊share · n⌋ tokens, at least one.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from unlearned.audits import audits
 from unlearned.audits._answers import text_task, whole
 from unlearned.audits._audit import Audit
 from unlearned.audits._membership import auc
+from unlearned.audits.memorization import without_last
 from unlearned.engine.engine import evaluating, on_device
 from unlearned.engine.randomness import derive_seed
-from unlearned.evidence.comparison import Measured, compare
+from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.statistics import Array, bootstrap
 from unlearned.evidence.subject import Measure, Subject
 from unlearned.records import Finding, SubjectName
@@ -32,16 +35,19 @@ from unlearned.tasks._task import Batch
 from unlearned.tasks.text_generation import TextGeneration, answer_mask
 
 
-def lowest_mean(values: Tensor, mask: Tensor, share: float) -> Tensor:
-    """Mean of the lowest ⌈share · n⌉ of the n marked values of each row, (B,).
+def lowest_mean(values: Tensor, mask: Tensor, share: float, *, compat: bool = False) -> Tensor:
+    """Mean of the lowest ⌈share · n⌉ of the n marked values of each row, or with `compat` of the lowest max(1, ⌊share · n⌋) of all but the last, (B,).
 
     Args:
         values: (B, T).
         mask: (B, T), at least one in each row.
         share: in (0, 1].
+        compat: as the common implementation has it.
     """
+    if compat:
+        mask = without_last(mask)
     counts = mask.sum(dim=1)
-    kept = torch.ceil(share * counts - 1e-9).clamp(min=1)
+    kept = (torch.floor(share * counts + 1e-9) if compat else torch.ceil(share * counts - 1e-9)).clamp(min=1)
     ordered = torch.where(mask, values, torch.inf).sort(dim=1).values
     position = torch.arange(values.shape[1], device=values.device)[None]
     return torch.where(position < kept[:, None], ordered, 0.0).sum(dim=1) / kept
@@ -66,14 +72,28 @@ def privleak(value: float, reference: float) -> float:
     return 100 * ((1 - value) - (1 - reference)) / max(1 - reference, 1e-9)
 
 
+BySplit = dict[str, dict[SubjectName, list[Array]]]
+"""Scores by set, subject and model, (N,) each."""
+
+
+def _areas(by_split: BySplit, seed: int) -> dict[SubjectName, list[Measured]]:
+    """AUC of test samples over forget samples, of each model."""
+    measured: dict[SubjectName, list[Measured]] = {}
+    for who in by_split["forget"]:
+        pairs = list(zip(by_split["test"][who], by_split["forget"][who], strict=True))
+        measured[who] = [Measured(auc(t, f), bootstrap(auc, t, f, seed=seed), len(t) + len(f)) for t, f in pairs]
+    return measured
+
+
 @audits.register("text-membership")
 class TextMembership(Audit):
-    """Five membership attacks on texts, and PrivLeak."""
+    """Six membership attacks on texts, and PrivLeak."""
 
     name: ClassVar[str] = "text-membership"
     tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation"})
     share: float = Field(0.4, gt=0, le=1, description="Share of the lowest tokens that min-k and min-k++ look at.")
     gradnorm: bool = Field(False, description="Also by the norm of the gradient.")
+    compat: bool = Field(False, description="Min-k and min-k++ as in the common implementation.")
 
     def measure(self, subject: Subject) -> list[Finding]:
         task = text_task(subject)
@@ -88,14 +108,24 @@ class TextMembership(Audit):
 
         findings: list[Finding] = []
         for name, by_split in found.items():
-            measured: dict[SubjectName, list[Measured]] = {}
-            for who in by_split["forget"]:
-                pairs = list(zip(by_split["test"][who], by_split["forget"][who], strict=True))
-                measured[who] = [Measured(auc(t, f), bootstrap(auc, t, f, seed=seed), len(t) + len(f)) for t, f in pairs]
+            measured = _areas(by_split, seed)
             findings += compare(self.name, f"auc_{name}", "forget", measured, unit="")
             if name == "min_k":
                 findings += self._privleak(measured)
-        return findings
+        return findings + self._by_reference(found["loss"], seed)
+
+    def _by_reference(self, losses: BySplit, seed: int) -> list[Finding]:
+        references = len(losses["forget"]["reference"])
+        if not references:
+            return [absent(self.name, "auc_reference", "forget", "it compares with references, of which none is given", unit="")]
+        excess: BySplit = {}
+        for split, by_who in losses.items():
+            bank = np.stack(by_who["reference"])
+            single: tuple[SubjectName, ...] = ("original", "unlearned")
+            excess[split] = {who: [loss - bank.mean(axis=0) for loss in by_who[who]] for who in single}
+            excess[split]["reference"] = [loss - np.delete(bank, i, axis=0).mean(axis=0) for i, loss in enumerate(bank)] if references > 1 else []
+        reason = "a reference is compared with other references, of which there are none"
+        return compare(self.name, "auc_reference", "forget", _areas(excess, seed), unit="", no_reference=reason)
 
     def _privleak(self, measured: dict[SubjectName, list[Measured]]) -> list[Finding]:
         references = [m.value for m in measured["reference"]]
@@ -108,13 +138,13 @@ class TextMembership(Audit):
         return {who: [each.numpy() for each in several] for who, several in subject.values(measure, split).items()}
 
     def _min_k(self, task: TextGeneration) -> Measure:
-        return lambda model, batch: -lowest_mean(task.outputs(model, batch), answer_mask(batch), self.share)
+        return lambda model, batch: -lowest_mean(task.outputs(model, batch), answer_mask(batch), self.share, compat=self.compat)
 
     def _min_k_plus_plus(self, task: TextGeneration) -> Measure:
         def measure(model: nn.Module, batch: Batch) -> Tensor:
             mask = answer_mask(batch)
             tokens = batch["labels"][:, 1:].clamp(min=0)
-            return -lowest_mean(standardised(task.token_logits(model, batch).double(), tokens), mask, self.share)
+            return -lowest_mean(standardised(task.token_logits(model, batch).double(), tokens), mask, self.share, compat=self.compat)
 
         return measure
 
