@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from unlearned.api import make_problem
 from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.tasks._generation import greedy, left_padded, true_answers
-from unlearned.tasks._task import Bundle
+from unlearned.tasks._task import Bundle, finest
 from unlearned.tasks._texts import IGNORED
 from unlearned.tasks.text_generation import TextGeneration, _Words
 
@@ -198,3 +200,105 @@ def test_a_task_with_settings_is_the_one_of_the_problem() -> None:
     assert isinstance(problem.task, TextGeneration)
     assert problem.task.max_new_tokens == 3
     assert Engine(problem.task).evaluate(problem.original.model, problem.test, problem.task.generations).shape[1] <= 3
+
+
+def test_the_chat_template_is_given_options_and_an_unknown_one_is_refused() -> None:
+    bundle = chatting()
+    bundle.companions["tokenizer"].chat_template = "{% if thinking %}the name {% endif %}" + CHAT
+    data = {"prompt": ["where"], "answer": ["york"]}
+    for thinking, length in ((True, 7), (False, 5)):
+        assert int(TextGeneration(template_options={"thinking": thinking}).read(data, bundle, "f")[0]["prompt_length"]) == length + 1
+    with pytest.raises(InputError, match=r"task\.template_options: the chat template of this tokenizer reads no 'think'"):
+        TextGeneration(template_options={"think": True}).read(data, bundle, "f")
+    with pytest.raises(InputError, match=r"task\.template_options: options are given for a chat template, but texts are put plainly"):
+        TextGeneration(template_options={"thinking": True}, template="plain").read(data, bundle, "f")
+
+
+def test_a_template_that_asks_for_the_date_is_told_the_same_one_every_day() -> None:
+    bundle = chatting()
+    words = bundle.companions["tokenizer"]
+    words.add_tokens(["26", "Jul", "2024"])
+    words.chat_template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') + ' ' }}{% endif %}" + CHAT
+    data = {"prompt": ["where"], "answer": ["york"]}
+    first = words.convert_ids_to_tokens(TextGeneration().read(data, bundle, "f")[0]["input_ids"].tolist())
+    assert first[:4] == ["26", "Jul", "2024", "[pad]"]
+    told = words.convert_ids_to_tokens(TextGeneration(today="the far town").read(data, bundle, "f")[0]["input_ids"].tolist())
+    assert told[:4] == ["the", "far", "town", "[pad]"]
+    real = words.convert_ids_to_tokens(TextGeneration(today=None).read(data, bundle, "f")[0]["input_ids"].tolist())
+    assert real[:4] != first[:4]
+
+
+def merging(*, fast: bool = True) -> Bundle:
+    """Pairs of letters are one token wherever they stand, also across the border of prompt and answer: "? " and "?i"."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz ?."))
+    merges = [("?", " "), ("?", "i"), ("a", "n"), ("i", "n")]
+    vocabulary = {token: i for i, token in enumerate(["[eos]", *letters, *("".join(pair) for pair in merges)])}
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocabulary, merges)), eos_token="[eos]")
+    if not fast:
+
+        class Slow:
+            is_fast, bos_token_id, eos_token_id, chat_template = False, None, 0, None
+
+            def __call__(self, texts: list[str], **options: Any) -> Any:
+                assert "return_offsets_mapping" not in options
+                return words(texts, **options)
+
+        return Bundle(bundle_of("llama").model, {"tokenizer": Slow()})
+    return Bundle(bundle_of("llama").model, {"tokenizer": words})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "before", "after"), [("can he?", "in", ["c", "an", " ", "h", "e"], ["? ", "in"]), ("can", "in", ["c", "an"], [" ", "in"])]
+)
+def test_prompt_and_answer_are_encoded_together_and_divided_by_where_tokens_stand(prompt: str, answer: str, before: list[str], after: list[str]) -> None:
+    bundle = merging()
+    words = bundle.companions["tokenizer"]
+    row = TextGeneration().read({"prompt": [prompt], "answer": [answer]}, bundle, "f")[0]
+    whole = words(f"{prompt} {answer}", return_offsets_mapping=True)
+    assert row["input_ids"].tolist() == [*whole["input_ids"], 0]
+    counted = (row["labels"] != IGNORED).tolist()
+    assert counted == [end > len(prompt) for _, end in whole["offset_mapping"]] + [True]
+    length = int(row["prompt_length"])
+    assert words.convert_ids_to_tokens(row["input_ids"][:length].tolist()) == before
+    assert words.convert_ids_to_tokens(row["input_ids"][length:-1].tolist()) == after
+
+
+def test_a_chat_template_may_merge_into_the_answer() -> None:
+    """Its header ends with the question mark that the answer begins to merge with: it is no error, and the merged token is the answer's."""
+    bundle = merging()
+    bundle.companions[
+        "tokenizer"
+    ].chat_template = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %}?{% else %}[eos]{% endif %}{% endfor %}"
+    row = TextGeneration().read({"prompt": ["can he"], "answer": ["in"]}, bundle, "f")[0]
+    said = bundle.companions["tokenizer"].convert_ids_to_tokens(row["labels"][row["labels"] != IGNORED].tolist())
+    assert said == ["?i", "n", "[eos]"]
+
+
+def test_a_tokenizer_that_tells_no_places_is_divided_where_the_prompt_alone_differs() -> None:
+    data = {"prompt": ["can he?", "can", "be"], "answer": ["in", "in", "an"]}
+    slow, fast = (TextGeneration().read(data, merging(fast=kind), "f") for kind in (False, True))
+    assert slow.fingerprint == fast.fingerprint
+
+
+def test_only_answers_are_ever_held_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, model, batch = task_and_model("llama")
+    with torch.no_grad():
+        log_p = task.outputs(model, batch)
+        logits = task.token_logits(model, batch)
+    kept = batch["labels"][:, 1:] != IGNORED
+    wanted = logits.double().log_softmax(dim=-1).gather(2, batch["labels"][:, 1:].clamp(min=0)[..., None])[..., 0]
+    torch.testing.assert_close(log_p, torch.where(kept, wanted, 0.0), rtol=1e-12, atol=0)
+    assert log_p.dtype == torch.float64
+    torch.testing.assert_close(task.outputs(model, batch), log_p.float())  # with gradients, in float32
+    seen = []
+    monkeypatch.setattr("unlearned.tasks.text_generation.measured", lambda chosen: seen.append(chosen.shape) or chosen.double())
+    with torch.no_grad():
+        task.outputs(model, batch)
+    assert seen == [(int(kept.sum()), logits.shape[-1])]
+
+
+def test_apple_devices_have_no_float64() -> None:
+    assert [finest(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64, torch.float64, torch.float32]

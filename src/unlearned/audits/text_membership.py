@@ -31,7 +31,7 @@ from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.statistics import Array, bootstrap
 from unlearned.evidence.subject import Measure, Subject
 from unlearned.records import Finding, SubjectName
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, measured
 from unlearned.tasks.text_generation import TextGeneration, answer_mask
 
 
@@ -143,8 +143,9 @@ class TextMembership(Audit):
     def _min_k_plus_plus(self, task: TextGeneration) -> Measure:
         def measure(model: nn.Module, batch: Batch) -> Tensor:
             mask = answer_mask(batch)
-            tokens = batch["labels"][:, 1:].clamp(min=0)
-            return -lowest_mean(standardised(task.token_logits(model, batch).double(), tokens), mask, self.share, compat=self.compat)
+            scores = standardised(measured(task.token_logits(model, batch)[mask]), batch["labels"][:, 1:][mask])
+            placed = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device).masked_scatter(mask, scores)
+            return -lowest_mean(placed, mask, self.share, compat=self.compat)
 
         return measure
 

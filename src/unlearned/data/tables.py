@@ -1,9 +1,11 @@
-"""Columns from files and data sets: .npz, .parquet, .jsonl, .csv, saved and hub data sets."""
+"""Columns from files and data sets: .npz, .parquet, .jsonl, .csv, folders of them, saved and hub data sets."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from unlearned.errors import Fault, InputError
 
+_NUMBERED = re.compile(r"-\d{5}-of-\d{5}$")
 _FORMATS = frozenset({".parquet", ".jsonl", ".json", ".csv"})
 
 
@@ -91,17 +94,56 @@ def _records(rows: list[Any]) -> dict[str, Any]:
 
 
 def _dataset(source: _Source, local: bool, field: str) -> dict[str, Any]:
+    """A saved or hub data set or a folder of tables; several of its parts, named as A+B, one after the other, with a column `part` that names each."""
+    configs, splits = (text.split("+") if text else [None] for text in (source.config, source.split))
+    named = [(config, split) for config in configs for split in splits]
+    saved = not local or any((Path(source.source) / name).exists() for name in ("dataset_info.json", "dataset_dict.json", "state.json"))
+    read = partial(_saved, local=local) if saved else _in_folder
+    if len(named) == 1:
+        return read(source.source, *named[0], field)
+    tables = [read(source.source, config, split, field) for config, split in named]
+    columns = dict.fromkeys(name for table in tables for name in table)
+    lengths = [len(next(iter(table.values()), ())) for table in tables]
+    joined: dict[str, Any] = {name: [value for table, n in zip(tables, lengths, strict=True) for value in table.get(name, [None] * n)] for name in columns}
+    names = ["/".join(filter(None, (config if len(configs) > 1 else None, split if len(splits) > 1 else None))) for config, split in named]
+    return joined | {"part": [name for name, n in zip(names, lengths, strict=True) for _ in range(n)]}
+
+
+def _saved(source: str, config: str | None, split: str | None, field: str, *, local: bool) -> dict[str, Any]:
     import datasets
 
     datasets.disable_progress_bars()
-    found = datasets.load_from_disk(source.source) if local else datasets.load_dataset(source.source, source.config, split=source.split)
+    found = datasets.load_from_disk(source) if local else datasets.load_dataset(source, config, split=split)
     if isinstance(found, Mapping):
         splits = list(found)
-        if source.split not in splits:
-            what = f"{source.source!r} has the splits {', '.join(splits)}, not {source.split!r}."
+        if split not in splits:
+            what = f"{source!r} has the splits {', '.join(splits)}, not {split!r}."
             raise InputError(Fault(f"{field}.split", what, "Choose one of them: SOURCE@SPLIT."))
-        found = found[source.split]
+        found = found[split]
     return {name: found[name] for name in found.column_names}
+
+
+def _in_folder(source: str, config: str | None, split: str | None, field: str) -> dict[str, Any]:
+    """One table of a folder of files, as a copy of a data set of the hub is: CONFIG/SPLIT.parquet, CONFIG.json, SPLIT.csv; perhaps in several numbered files.
+
+    Raises:
+        InputError: if there is none of that name, or it is not said which.
+    """
+    folder = Path(source)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _FORMATS and len(path.relative_to(folder).parts) <= 2)
+    stems: dict[str, list[Path]] = {}
+    for path in files:
+        stems.setdefault(_NUMBERED.sub("", path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
+    wanted = [f"{config}/{split}", config, f"{config}/train"] if config else [split, f"data/{split}"] if split else list(stems)[:2]
+    found = next((stems[name] for name in wanted if name in stems), None)
+    if not config and not split and len(stems) != 1:
+        found = None
+    if found is None:
+        there = ", ".join(sorted(stems)) or "none"
+        what = f"{source!r} holds no one table of that name; it holds {there}." if config or split else f"{source!r} holds several tables or none: {there}."
+        raise InputError(Fault(f"{field}.split", what, "Choose: SOURCE@SPLIT, SOURCE@CONFIG:SPLIT."))
+    tables = [_file(path, path.suffix.lower()) for path in found]
+    return {name: [value for table in tables for value in table[name]] for name in tables[0]}
 
 
 def rename(columns: Mapping[str, Any], given: Mapping[str, str], usual: Mapping[str, Sequence[str]], field: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ def token_divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         teacher: logits, (B, T, V).
         mask: (B, T), true where a token counts.
     """
-    divergence = F.kl_div(student.log_softmax(dim=-1), teacher.log_softmax(dim=-1), reduction="none", log_target=True).sum(dim=-1)
-    return divergence[mask].mean()
+    student, teacher = student[mask], teacher[mask]
+    return F.kl_div(student.log_softmax(dim=-1), teacher.log_softmax(dim=-1), reduction="none", log_target=True).sum(dim=-1).mean()
 
 
 class ForgetRetain(ObjectiveMethod):

@@ -231,9 +231,14 @@ def _source_code(bundle: Bundle) -> list[str]:
     return code
 
 
+def finest(device: torch.device) -> torch.dtype:
+    """The most exact numbers that a device has: float64, or float32 on Apple's GPUs (`mps`), which have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def measured(logits: Tensor) -> Tensor:
     """Logits in float64 where nothing is trained: in float32 the losses of confident answers all round to 0, and no ranking is left."""
-    return logits if torch.is_grad_enabled() else logits.double()
+    return logits if torch.is_grad_enabled() else logits.to(finest(logits.device))
 
 
 def stack(rows: Sequence[Row], columns: Sequence[str]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from jinja2 import TemplateError
 
 from unlearned.data.samples import ColumnRows, Samples
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting, raise_faults
 from unlearned.tasks._task import Bundle
 
 IGNORED = -100
@@ -17,6 +18,24 @@ IGNORED = -100
 Template = Literal["auto", "chat", "plain"]
 PARAPHRASED, PERTURBED = "paraphrased_answer", "perturbed_answer"
 """Columns beside `answer`: the same said otherwise, a text; and wrong answers of the same form, a list of texts. Either may be None in a record."""
+
+
+class Form(NamedTuple):
+    """How texts are put to a model: settings of the task."""
+
+    template: Template = "auto"
+    system: str | None = None
+    options: Mapping[str, Any] = {}
+    """What the chat template is given beside the conversation."""
+    today: str | None = None
+    """What the chat template is told for the date of today; None: the real one."""
+
+
+class Written(NamedTuple):
+    """One record as text: what the model is given, and the same with what it must say."""
+
+    prompt: str
+    whole: str
 
 
 class Tokens(NamedTuple):
@@ -33,7 +52,7 @@ def end_tokens(bundle: Bundle) -> frozenset[int]:
     return frozenset(token for token in found if token is not None)
 
 
-def tokenise(columns: Mapping[str, Any], bundle: Bundle, template: Template, system: str | None, field: str) -> Samples:
+def tokenise(columns: Mapping[str, Any], bundle: Bundle, form: Form, field: str) -> Samples:
     """Rows of token ids.
 
     Columns `prompt` and `answer`: put into the chat template as a user's and an assistant's turn (`template` chat, or auto where the tokenizer has one), or
@@ -43,32 +62,31 @@ def tokenise(columns: Mapping[str, Any], bundle: Bundle, template: Template, sys
     Raises:
         InputError: if there is none of these columns, a text is empty or a single token, or a chat template is needed and there is none.
     """
-    tokenizer, end = bundle.companions["tokenizer"], end_tokens(bundle)
-    chat = template == "chat" or (template == "auto" and bool(getattr(tokenizer, "chat_template", None)))
-    if chat and not getattr(tokenizer, "chat_template", None):
-        raise InputError(Fault(field, "the tokenizer has no chat template.", "Use template: plain, or a tokenizer of a chat model."))
+    tokenizer = bundle.companions["tokenizer"]
+    chat = uses_chat(tokenizer, form, field)
     if "messages" in columns:
         if not chat:
             raise InputError(
                 Fault(field, "conversations need a chat template, which this tokenizer does not have or `plain` forbids.", "Give `prompt` and `answer`.")
             )
-        records = [_conversation(tokenizer, end, messages, i, field) for i, messages in enumerate(columns["messages"])]
+        written = [_conversation(tokenizer, form, messages, i, field) for i, messages in enumerate(columns["messages"])]
     elif "answer" in columns and "prompt" in columns:
-        pairs = list(zip(columns["prompt"], columns["answer"], strict=True))
-        _refuse_empty(columns["answer"], "answers", field)
-        _refuse_empty(columns["prompt"], "questions", field)
-        first = [] if system is None else [{"role": "system", "content": system}]
-        records = [
-            _turns(tokenizer, end, [*first, {"role": "user", "content": prompt}], answer, field) if chat else _joined(tokenizer, prompt, answer)
-            for prompt, answer in pairs
-        ]
+        faults: list[Fault] = []
+        for name, what in (("answer", "answers"), ("prompt", "questions")):
+            with collecting(faults):
+                _refuse_empty(columns[name], what, field)
+        raise_faults(faults)
+        pairs = zip(columns["prompt"], columns["answer"], strict=True)
+        written = [_turns(tokenizer, form, _asked(form, prompt), answer, field) if chat else Written(prompt, f"{prompt} {answer}") for prompt, answer in pairs]
     elif "text" in columns:
         _refuse_empty(columns["text"], "texts", field)
-        records = [_plain(tokenizer, text) for text in columns["text"]]
+        chat, written = False, [Written("", text) for text in columns["text"]]
     else:
         raise InputError(
             Fault(field, f"there are no texts among the columns {', '.join(map(repr, columns))}.", "Give `prompt` and `answer`, `messages`, or `text`.")
         )
+    records = divided(tokenizer, written)
+    records = [_up_to_the_end(tokens, end_tokens(bundle)) for tokens in records] if chat else [_between_ends(tokenizer, tokens) for tokens in records]
     short = [i for i, (before, after) in enumerate(records) if not after or len(before + after) < 2]
     if short:  # its loss would be a mean over nothing
         raise InputError(Fault(field, f"the text at position {short[0]} is too short: no token of it follows another.", "Remove it."))
@@ -83,54 +101,108 @@ def tokenise(columns: Mapping[str, Any], bundle: Bundle, template: Template, sys
     return Samples(ColumnRows(rows), ids, {k: list(v) for k, v in columns.items() if k != "id"})
 
 
-def chat_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Token ids of a conversation up to and including the header of the assistant's next turn."""
-    return _ids(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False))
+def tokenise_prompts(texts: Sequence[str], bundle: Bundle, form: Form, field: str) -> list[list[int]]:
+    """Token ids of questions, up to where an answer begins."""
+    tokenizer = bundle.companions["tokenizer"]
+    if not uses_chat(tokenizer, form, field):
+        return [_between_ends(tokenizer, Tokens(ids, [])).before for ids in _encode(tokenizer, texts)]
+    return _encode(tokenizer, [_rendered(tokenizer, form, _asked(form, text), field, open_turn=True) for text in texts])
 
 
-def plain_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of a prompt without a template."""
+def uses_chat(tokenizer: Any, form: Form, field: str) -> bool:
+    """Whether questions are put into the tokenizer's chat template.
+
+    Raises:
+        InputError: if they should be and there is none, or it has no place for an option.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    if form.template == "chat" and not template:
+        raise InputError(Fault(field, "the tokenizer has no chat template.", "Use template: plain, or a tokenizer of a chat model."))
+    if form.template == "plain" or not template:
+        if form.options:
+            what = "options are given for a chat template, but texts are put plainly."
+            raise InputError(Fault("task.template_options", what, "Leave them out, or use template: chat."))
+        return False
+    unknown = sorted(name for name in form.options if not re.search(rf"\b{re.escape(name)}\b", str(template)))
+    if unknown:
+        what = f"the chat template of this tokenizer reads no {unknown[0]!r}."
+        raise InputError(Fault("task.template_options", what, "Check the name in its chat_template, or leave it out."))
+    return True
+
+
+def divided(tokenizer: Any, written: Sequence[Written]) -> list[Tokens]:
+    """Token ids of each whole text, divided where the answer begins.
+
+    Prompt and answer are encoded together, as a model reads them: pieces that are encoded apart can differ where they meet. A token that holds the end of the
+    prompt and the beginning of the answer belongs to the answer. Tokenizers that do not tell where in the text a token stands are asked for the prompt alone,
+    and the answer begins where the two differ.
+    """
+    if getattr(tokenizer, "is_fast", False):
+        found = tokenizer([each.whole for each in written], add_special_tokens=False, return_offsets_mapping=True) if written else {}
+        pairs = zip(written, found.get("input_ids", ()), found.get("offset_mapping", ()), strict=True)
+        return [_at(ids, next((i for i, (_, end) in enumerate(places) if end > len(each.prompt)), len(ids))) for each, ids, places in pairs]
+    prompts, wholes = (_encode(tokenizer, [each[i] for each in written]) for i in (0, 1))
+    return [
+        _at(whole, next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))))
+        for prompt, whole in zip(prompts, wholes, strict=True)
+    ]
+
+
+def _at(ids: Sequence[int], place: int) -> Tokens:
+    return Tokens([int(i) for i in ids[:place]], [int(i) for i in ids[place:]])
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return [[int(i) for i in ids] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
+def _up_to_the_end(tokens: Tokens, end: frozenset[int]) -> Tokens:
+    """Templates write a line break or the like behind the end of the turn, which no model is asked to say."""
+    last = next((i for i, token in enumerate(tokens.after) if token in end), len(tokens.after) - 1)
+    return Tokens(tokens.before, tokens.after[: last + 1])
+
+
+def _between_ends(tokenizer: Any, tokens: Tokens) -> Tokens:
+    """With the tokens that begin and end a text, where the tokenizer has them."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return start + _ids(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return Tokens(start + tokens.before, tokens.after + end)
 
 
-def _ids(found: Any) -> list[int]:
-    return [int(i) for i in found]
+def _asked(form: Form, prompt: str) -> list[Mapping[str, str]]:
+    first = [] if form.system is None else [{"role": "system", "content": form.system}]
+    return [*first, {"role": "user", "content": prompt}]
 
 
-def _turns(tokenizer: Any, end: frozenset[int], messages: list[Mapping[str, str]], answer: str, field: str) -> Tokens:
+def _rendered(tokenizer: Any, form: Form, messages: Sequence[Mapping[str, str]], field: str, *, open_turn: bool) -> str:
+    """A conversation as its template writes it; `open_turn`: with the header of the assistant's next turn."""
+    template = tokenizer.chat_template
+    if form.today is not None and isinstance(template, str):
+        # A macro hides the function of the same name. With the real date, the same data would be other data tomorrow.
+        template = f"{{%- macro strftime_now(format) -%}}{form.today}{{%- endmacro -%}}{template}" if "strftime_now" in template else template
     try:
-        before = chat_prompt(tokenizer, messages)
-        whole = _ids(tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=True, return_dict=False))
+        return str(tokenizer.apply_chat_template(list(messages), chat_template=template, add_generation_prompt=open_turn, tokenize=False, **form.options))
     except TemplateError as error:
         what = f"the chat template refuses such a conversation ({error})."
         raise InputError(Fault(field, what, "Use template: plain, or leave out the system message.")) from error
-    if whole[: len(before)] != before:
+
+
+def _turns(tokenizer: Any, form: Form, messages: list[Mapping[str, str]], answer: str, field: str) -> Written:
+    prompt = _rendered(tokenizer, form, messages, field, open_turn=True)
+    whole = _rendered(tokenizer, form, [*messages, {"role": "assistant", "content": answer}], field, open_turn=False)
+    if not whole.startswith(prompt):
         raise InputError(Fault(field, "the chat template writes a question otherwise when its answer follows.", "Use template: plain."))
-    after = whole[len(before) :]
-    # Templates write a line break or the like behind the end of the turn, which no model is asked to say.
-    last = next((i for i, token in enumerate(after) if token in end), len(after) - 1)
-    return Tokens(before, after[: last + 1])
+    return Written(prompt, whole)
 
 
-def _conversation(tokenizer: Any, end: frozenset[int], messages: Any, position: int, field: str) -> Tokens:
+def _conversation(tokenizer: Any, form: Form, messages: Any, position: int, field: str) -> Written:
     whole = isinstance(messages, Sequence) and len(messages) > 1 and all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in messages)
     if not whole or messages[-1]["role"] != "assistant":
         what = f"the conversation at position {position} does not end with a turn of the assistant after another turn."
         raise InputError(Fault(field, what, "Give a list of {role, content}."))
     turns = [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
     _refuse_empty([turns[-1]["content"]], "answers", field)
-    return _turns(tokenizer, end, list(turns[:-1]), turns[-1]["content"], field)
-
-
-def _joined(tokenizer: Any, prompt: str, answer: str) -> Tokens:
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return Tokens(plain_prompt(tokenizer, prompt), _ids(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) + end)
-
-
-def _plain(tokenizer: Any, text: str) -> Tokens:
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return Tokens(plain_prompt(tokenizer, ""), _ids(tokenizer(text, add_special_tokens=False)["input_ids"]) + end)
+    return _turns(tokenizer, form, list(turns[:-1]), turns[-1]["content"], field)
 
 
 def _alternatives(column: Sequence[Any], name: str, field: str) -> list[Any]:

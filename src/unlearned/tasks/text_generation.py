@@ -26,7 +26,7 @@ from unlearned.tasks._generation import greedy, true_answers
 from unlearned.tasks._language_models import load_language_model
 from unlearned.tasks._models import call_function, is_function, restore
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured
-from unlearned.tasks._texts import IGNORED, Template, end_tokens, tokenise
+from unlearned.tasks._texts import IGNORED, Form, Template, end_tokens, tokenise, tokenise_prompts
 from unlearned.tasks.image_classification import fresh_module
 
 
@@ -37,6 +37,8 @@ class TextGeneration(Task):
     name: ClassVar[str] = "text-generation"
     template: Template = Field("auto", description="How questions are put: in the tokenizer's chat template, plainly, or auto: in it if there is one.")
     system: str | None = Field(None, description="A system message before each question, where a chat template is used.")
+    template_options: dict[str, bool | int | float | str] = Field({}, description="What the chat template is given, too, such as {enable_thinking: false}.")
+    today: str | None = Field("26 Jul 2024", description="What chat templates that ask for the date are told, so that it is the same every day; null: today.")
     score: Literal["rouge1-recall", "probability"] = Field("rouge1-recall", description="What knowledge is measured by.")
     max_new_tokens: int = Field(200, ge=1, le=100_000, description="Longest greedy answer, in tokens.")
     _tokenizer: Any = PrivateAttr(None)
@@ -69,7 +71,11 @@ class TextGeneration(Task):
         """Columns `prompt` and `answer` (or `question`), `messages`, or `text`."""
         del like  # tokens need no numbering
         named = _columns(source, field)
-        return named if isinstance(named, Samples) else tokenise(named, bundle, self.template, self.system, field)
+        return named if isinstance(named, Samples) else tokenise(named, bundle, self._form, field)
+
+    @property
+    def _form(self) -> Form:
+        return Form(self.template, self.system, self.template_options, self.today)
 
     def prompts_of(self, source: DataSource | Data, field: str) -> list[str]:
         """The column `prompt` (or `question`) of a source.
@@ -88,11 +94,9 @@ class TextGeneration(Task):
 
     def prompts(self, texts: Sequence[str], bundle: Bundle) -> Samples:
         """Prompts without answers, to be answered: no token counts in a loss."""
-        samples = self.read({"prompt": list(texts), "answer": ["."] * len(texts)}, bundle, "prompts")
-        rows = [samples[i] for i in range(len(samples))]
-        ids = [row["input_ids"][: int(row["prompt_length"])] for row in rows]
-        columns = {"input_ids": ids, "labels": [torch.full_like(i, IGNORED) for i in ids], "prompt_length": [row["prompt_length"] for row in rows]}
-        return Samples(ColumnRows(columns))
+        ids = [torch.tensor(tokens) for tokens in tokenise_prompts(texts, bundle, self._form, "prompts")]
+        lengths = [torch.tensor(len(tokens)) for tokens in ids]
+        return Samples(ColumnRows({"input_ids": ids, "labels": [torch.full_like(tokens, IGNORED) for tokens in ids], "prompt_length": lengths}))
 
     def answered(self, samples: Samples, positions: Sequence[int], answers: Sequence[str], bundle: Bundle) -> Samples:
         """The questions at these positions of a set, each with another answer.
@@ -128,10 +132,12 @@ class TextGeneration(Task):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Log p(token) at each position that predicts an answer token, 0 elsewhere, (B, T − 1)."""
-        targets = batch["labels"][:, 1:]
-        logits = self.token_logits(model, batch)
-        nll = F.cross_entropy(measured(logits).transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
-        return -nll
+        logits, targets = self.token_logits(model, batch), batch["labels"][:, 1:]
+        if torch.is_grad_enabled():  # in one shape for every sample, as gradients per sample need it
+            return -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+        mask = targets != IGNORED
+        log_p = -F.cross_entropy(measured(logits[mask]), targets[mask], reduction="none")  # prompts in float64, too, would take most of the memory
+        return torch.zeros(mask.shape, dtype=log_p.dtype, device=log_p.device).masked_scatter(mask, log_p)
 
     def log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
         """Σ log p(answer token), where `losses` takes the mean."""
@@ -263,7 +269,7 @@ def _columns(source: DataSource | Data, field: str) -> Samples | dict[str, Any]:
         data = call_function(source.source, field) if is_function(source.source) else read_table(source, field)
     if isinstance(data, Samples):
         return data
-    usual = {"prompt": ("question", "instruction"), "answer": ("response", "completion"), "id": ("ids",)}
+    usual = {"prompt": ("question", "instruction"), "answer": ("response", "completion", "gt"), "id": ("ids",)}
     return rename(columns_of(data, ("prompt", "answer"), field), given, usual, field)
 
 
