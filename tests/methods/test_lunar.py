@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models import bits, bundle_of, problem_of, same_bits
+from tests.models import bits, bundle_of, made, problem_of, same_bits
 from unlearned.api import forget
 from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
 from unlearned.methods._rank_one import Gram, solve, solve_dual, solve_towards_zero
-from unlearned.methods.lunar import Lunar, Request, Rows, forget_in_turn, shared_prefixes
+from unlearned.methods.lunar import LayerScore, Lunar, Request, Rows, forget_in_turn, shared_prefixes
 from unlearned.problem import Problem
-from unlearned.tasks._decoders import block_outputs, down_projection, last_prompt_token, matrix_of, projection_inputs
+from unlearned.tasks._decoders import block_outputs, blocks_of, down_projection, last_prompt_token, matrix_of, projection_inputs
 from unlearned.tasks._refusals import REFUSALS, declines, unverifiable
+from unlearned.tasks.text_generation import TextGeneration
 
 LOOSE: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers": (0,)}  # random models decline nothing
 
@@ -75,6 +76,30 @@ def test_fewer_rows_than_dimensions_shift_and_stay_exactly() -> None:
         torch.testing.assert_close(case.h @ u, case.m, rtol=0, atol=1e-10)
         moved = case.h @ (case.edited(u) - case.w).T
         torch.testing.assert_close(moved, case.c * case.m[:, None] * case.r, rtol=0, atol=1e-9)
+
+
+def test_rows_are_held_and_the_smaller_system_is_solved_while_they_are_fewer_than_dimensions() -> None:
+    case = Case(5, n=10, p=12)
+    assert case.gram.held() is not None
+    wanted = torch.linalg.solve(case.h.T @ (case.s[:, None] * case.h) + 0.1 * torch.eye(12, dtype=torch.float64), case.h.T @ (case.s * case.m))
+    few = solve(case.gram, 0.1)
+    torch.testing.assert_close(few, wanted, rtol=0, atol=1e-12)
+    assert case.gram.held() is not None, "the large system was not built"
+    case.gram.settle()
+    further = torch.ones(1, 12, dtype=torch.float64)
+    case.gram.add(further, 0.5, 1.0)
+    assert case.gram.held() is not None
+    rows, weights = torch.cat([case.h, further]), torch.cat([case.s, torch.tensor([0.5], dtype=torch.float64)])
+    normal = rows.T @ (weights[:, None] * rows) + 0.1 * torch.eye(12, dtype=torch.float64)
+    torch.testing.assert_close(solve(case.gram, 0.1), torch.linalg.solve(normal, 0.5 * further[0]), rtol=0, atol=1e-12)
+    case.gram.add(torch.zeros(1, 12), 1.0, 1.0)  # as many rows as dimensions, the last of which says nothing
+    assert case.gram.held() is None
+    torch.testing.assert_close(solve(case.gram, 0.1), torch.linalg.solve(normal, 0.5 * further[0]), rtol=0, atol=1e-12)
+
+
+def test_where_there_is_no_float64_sums_are_made_on_the_cpu() -> None:
+    assert Gram.zeros(3, torch.device("mps")).device == torch.device("cpu")
+    assert Gram.zeros(3, torch.device("cuda:1")).device == torch.device("cuda:1")
 
 
 def test_ridge_towards_zero_is_not_of_rank_one_and_shrinks() -> None:
@@ -273,6 +298,64 @@ def test_layers_are_ranked_by_refusals_and_recall() -> None:
     [score] = method.scores(problem, Engine(problem.task))
     assert (score.layer, score.score) == (0, score.refusals - score.recall)
     assert 0 <= score.recall <= 1
+
+
+def deep() -> Problem:
+    """The same facts with a model of three blocks, with weights so large that what it says depends on what it is asked."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_dict(bundle_of("llama").model.config.to_dict() | {"num_hidden_layers": 3})  # type: ignore[union-attr, operator]
+    model = made(lambda: LlamaForCausalLM(config), 3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(10 if weight.ndim == 2 else 1)
+    return problem_of("llama", model=model)
+
+
+def test_each_layer_is_tried_by_adding_its_own_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a loop that adds the vector by hand and lets the model answer one prompt at a time."""
+    problem = deep()
+    task, model = problem.task, problem.original.model
+    assert isinstance(task, TextGeneration)
+
+    def odd(answer: str) -> bool:  # a random model declines nothing: any property of the answers will do
+        return sum(answer.encode()) % 2 == 1
+
+    monkeypatch.setattr("unlearned.methods.lunar.declines", odd)
+    work = Request(Lunar(**(LOOSE | {"layers": None, "coefficient": 4.0})), problem, Engine(task))
+    scores = work.scores()
+    assert [score.layer for score in scores] == [0, 1, 2]
+    for score in scores:
+        handle = blocks_of(model)[score.layer].register_forward_hook(
+            lambda _, __, output, layer=score.layer: output + 4.0 * work.vectors[layer].float()  # a block returns its hidden states alone
+        )
+        refusals, recalls = [], []
+        for i in range(len(problem.forget)):
+            batch = task.collate([problem.forget[i]])
+            said = task.generations(model, batch)
+            refusals.append(float(odd(task.said(said)[0])))
+            recalls.append(float(task.recall(said, batch)))
+        handle.remove()
+        assert score.refusals == pytest.approx(sum(refusals) / len(refusals))
+        assert score.recall == pytest.approx(sum(recalls) / len(recalls), abs=1e-6)
+    assert len({(score.refusals, score.recall) for score in scores}) > 1, "the layers must differ for the test to say something"
+
+
+@pytest.mark.parametrize(
+    ("scores", "top", "chosen"),
+    [
+        ([(0.2, 0.1), (0.9, 0.3), (0.8, 0.1)], 1, [2]),  # 0.1, 0.6, 0.7
+        ([(0.2, 0.1), (0.9, 0.3), (0.8, 0.1)], 2, [2, 1]),
+        ([(0.5, 0.0), (0.5, 0.0), (0.5, 0.0)], 1, [1]),  # among equals the middle one, 1.5: 1 before 2
+        ([(1.0, 1.0), (0.0, 0.9), (0.1, 0.0)], 3, [2, 0, 1]),
+    ],
+)
+def test_layers_with_the_largest_score_are_edited(scores: list[tuple[float, float]], top: int, chosen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = deep()
+    given = [LayerScore(layer, *pair) for layer, pair in enumerate(scores)]
+    monkeypatch.setattr(Request, "scores", lambda _: given)
+    edits = Lunar(**(LOOSE | {"layers": None, "top_k": top})).edits(problem, Engine(problem.task))
+    assert [edit.layer for edit in edits] == chosen
 
 
 def test_a_model_that_declines_nothing_is_refused() -> None:

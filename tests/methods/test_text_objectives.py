@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from unlearned.methods.rmu import RMU, control_vector, steering_loss
 from unlearned.methods.simnpo import simnpo_loss
 from unlearned.methods.undial import undial_loss
 from unlearned.methods.wga import wga_loss
+from unlearned.tasks._decoders import hidden_states
 from unlearned.tasks._refusals import REFUSALS
 from unlearned.tasks._texts import IGNORED
 from unlearned.tasks.text_generation import TextGeneration, answer_mask, with_answers
@@ -145,16 +147,36 @@ def test_padding_does_not_enter_a_forget_term(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_prompts_are_not_learned_from(name: str) -> None:
-    """Other labels where the prompt is would change a loss that forgot to leave the prompt out; there are none to be seen."""
+def test_prompts_are_not_learned_from(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model puts out at a position gets a gradient where it predicts a token of an answer (for hidden states: of the given one), and nowhere else."""
     problem = problem_of("llama")
     term, batch, model = terms_of(name, problem)
-    assert bool((batch["labels"] == IGNORED).any())
-    mask = answer_mask(batch)
-    assert int(mask.sum()) == int((batch["labels"] != IGNORED).sum())
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def keeping(real: Any) -> Any:
+        def called(*given: Any) -> Tensor:
+            found = real(*given)
+            assert isinstance(found, Tensor)
+            if found.requires_grad:  # not of a frozen teacher
+                found.retain_grad()
+                seen.append((found, answer_mask(given[-1])))
+            return found
+
+        return called
+
+    if name == "rmu":
+        monkeypatch.setattr("unlearned.methods.rmu.hidden_states", keeping(hidden_states))
+    else:
+        real = TextGeneration.token_logits
+        monkeypatch.setattr(TextGeneration, "token_logits", lambda self, *given: keeping(partial(real, self))(*given))
     term(model, batch).backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert any(bool((g != 0).any()) for g in gradients)
+    assert seen
+    for found, mask in seen:
+        assert found.grad is not None
+        moved = (found.grad != 0).any(dim=-1)
+        assert torch.equal(moved[:, : mask.shape[1]], mask)
+        assert not bool(moved[:, mask.shape[1] :].any())
+        assert bool((~mask).any())
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -92,18 +92,6 @@ def test_adding_a_vector_and_its_opposite_leaves_the_model_as_it_is(family: str)
     torch.testing.assert_close(seen, unshifted + vector)
 
 
-def test_a_shift_of_the_prompt_alone_spares_the_tokens_that_are_generated() -> None:
-    model = model_of("Llama", FAMILIES["Llama"])
-    vector = torch.ones(16)
-    one = {"input_ids": torch.tensor([[3]]), "attention_mask": torch.tensor([[1]])}
-    plain, whole = model(**one).logits, model(**IDS).logits
-    with shifted(model, {0: vector}, prompt_only=True):
-        assert torch.equal(model(**one).logits, plain)
-        assert not torch.allclose(model(**IDS).logits, whole)
-    with shifted(model, {0: vector}):
-        assert not torch.allclose(model(**one).logits, plain)
-
-
 @pytest.mark.parametrize("family", NORMALISED)
 def test_families_whose_mlp_is_normalised_are_recognised(family: str) -> None:
     assert not writes_to_the_residual(model_of(family, NORMALISED[family]), 1, IDS)

@@ -54,10 +54,16 @@ def test_as_one_prompt_at_a_time(kind: str, most: int) -> None:
     assert 0 in found[..., 0].tolist()[0]
 
 
-def test_a_full_context_ends_the_answer() -> None:
-    _, model, batch = task_and_model("gpt2")  # a context of 24
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_full_context_ends_the_answer_whatever_it_shares_a_batch_with(kind: str) -> None:
+    _, model, batch = task_and_model(kind)  # a context of 24
     found = greedy(model, batch, frozenset(), 1000)
-    assert found.shape[1] == 24 - int(batch["prompt_length"].max())
+    lengths = batch["prompt_length"]
+    assert (found[..., 0] > 0).sum(dim=1).tolist() == (24 - lengths).tolist()
+    for i in range(6):
+        alone = greedy(model, {name: column[i : i + 1] for name, column in batch.items()}, frozenset(), 1000)
+        assert torch.equal(alone[0], found[i, : alone.shape[1]])
+    assert greedy(model, batch, frozenset(), 3).shape[1] == 3
 
 
 def test_prompts_and_answers_of_a_batch() -> None:
@@ -294,7 +300,12 @@ def test_only_answers_are_ever_held_in_float64(monkeypatch: pytest.MonkeyPatch) 
     assert log_p.dtype == torch.float64
     torch.testing.assert_close(task.outputs(model, batch), log_p.float())  # with gradients, in float32
     seen = []
-    monkeypatch.setattr("unlearned.tasks.text_generation.measured", lambda chosen: seen.append(chosen.shape) or chosen.double())
+
+    def watched(chosen: torch.Tensor) -> torch.Tensor:
+        seen.append(chosen.shape)
+        return chosen.double()
+
+    monkeypatch.setattr("unlearned.tasks.text_generation.measured", watched)
     with torch.no_grad():
         task.outputs(model, batch)
     assert seen == [(int(kept.sum()), logits.shape[-1])]

@@ -2,55 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from unlearned.tasks._task import finest
+
 
 @dataclass
 class Gram:
-    """Sums over rows h of weight s and mark m: G = Σ s h hᵀ, b = Σ s m h and n. In float64, so that they can grow over requests.
+    """Sums over rows h of weight s and mark m: G = Σ s h hᵀ and b = Σ s m h, in float64, so that they can grow over requests.
 
-    Rows that were to be shifted before are to be left where they are now: `settle` forgets their marks.
+    As long as there are fewer rows than a row is wide, the rows themselves are held: they are smaller than G, and so is the system that they lead to. Rows that
+    were to be shifted before are to be left where they are now: `settle` forgets their marks.
     """
 
-    g: Tensor
-    b: Tensor
+    width: int
+    """p."""
+    device: torch.device
     rows: int = 0
+    """How many so far."""
+    _held: list[tuple[Tensor, float, float]] | None = field(default_factory=list)
+    """Rows with their weight and mark; None once they are summed."""
+    _sums: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def zeros(cls, width: int, device: torch.device | str = "cpu") -> Gram:
-        """Of no rows."""
-        return cls(torch.zeros(width, width, dtype=torch.float64, device=device), torch.zeros(width, dtype=torch.float64, device=device))
+        """Of no rows; where a device has no float64, on the CPU."""
+        place = torch.device(device)
+        return cls(width, place if finest(place) == torch.float64 else torch.device("cpu"))
 
     def add(self, rows: Tensor, weight: float, mark: float) -> None:
         """Add rows (N, p) of one weight and one mark: 1 for rows to shift, 0 for rows to keep."""
-        h = rows.to(self.g)
-        self.g += weight * h.T @ h
+        self.rows += len(rows)
+        h = rows.to(self.device, torch.float64)
+        if self._held is not None and self.rows < self.width:
+            self._held.append((h, weight, mark))
+            return
+        g, b = self.sums()
+        g += weight * h.T @ h
         if mark:
-            self.b += weight * mark * h.sum(dim=0)
-        self.rows += len(h)
+            b += weight * mark * h.sum(dim=0)
 
     def settle(self) -> None:
         """All rows so far are to be kept from now on."""
-        self.b.zero_()
+        if self._held is not None:
+            self._held = [(h, weight, 0.0) for h, weight, _ in self._held]
+        if self._sums is not None:
+            self._sums[1].zero_()
+
+    def held(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Rows H (N, p), weights and marks (N,), while they are held; None once they are summed, or where there are none."""
+        if not self._held:
+            return None
+        counts = torch.tensor([len(h) for h, _, _ in self._held])
+        described = torch.tensor([pair for _, *pair in self._held], dtype=torch.float64)
+        weights, marks = described.repeat_interleave(counts, dim=0).T.to(self.device)
+        return torch.cat([h for h, _, _ in self._held]), weights, marks
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """G (p, p) and b (p,); rows that were held are summed."""
+        if self._sums is None:
+            g, b = (torch.zeros(*size, dtype=torch.float64, device=self.device) for size in ((self.width, self.width), (self.width,)))
+            for h, weight, mark in self._held or ():
+                g += weight * h.T @ h
+                b += weight * mark * h.sum(dim=0)
+            self._held, self._sums = None, (g, b)
+        return self._sums
 
 
 def solve(gram: Gram, ridge: float) -> Tensor:
-    """U = (G + λI)⁻¹ b, (p,); with λ = 0 the solution of smallest norm.
+    """U = (G + λI)⁻¹ b, (p,), by the dual form while there are fewer rows than dimensions; with λ = 0 the solution of smallest norm.
 
     Args:
         gram: of the rows.
         ridge: λ ≥ 0.
     """
+    few = gram.held()
+    if few is not None and ridge > 0:
+        return solve_dual(*few, ridge)
+    g, b = gram.sums()
     if ridge > 0:
-        solved: Tensor = torch.linalg.solve(gram.g + ridge * torch.eye(len(gram.g), dtype=gram.g.dtype, device=gram.g.device), gram.b)
+        solved: Tensor = torch.linalg.solve(g + ridge * torch.eye(len(g), dtype=g.dtype, device=g.device), b)
         return solved
-    values, vectors = torch.linalg.eigh(gram.g)
+    values, vectors = torch.linalg.eigh(g)
     kept = values > 1e-12 * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
     inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
-    u: Tensor = vectors @ (inverse * (vectors.T @ gram.b))
+    u: Tensor = vectors @ (inverse * (vectors.T @ b))
     return u
 
 

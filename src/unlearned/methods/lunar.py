@@ -47,7 +47,7 @@ from unlearned.tasks._decoders import (
     writes_to_the_residual,
 )
 from unlearned.tasks._refusals import declines, unverifiable
-from unlearned.tasks._task import Batch, DataSource
+from unlearned.tasks._task import Batch, DataSource, finest
 from unlearned.tasks.text_generation import TextGeneration
 
 
@@ -192,10 +192,10 @@ class Request:
         return self.task.said(self.engine.evaluate(self.model, samples, self.task.generations))
 
     def _means(self, samples: Samples) -> Tensor:
-        """Mean residual stream at the last prompt token behind each block, (L, q), in float64."""
-        total = torch.zeros(1, dtype=torch.float64, device=self.engine.device)
+        """Mean residual stream at the last prompt token behind each block, (L, q), in float64 on the CPU."""
+        total = torch.zeros(1, dtype=torch.float64)
         for batch in self._batches(samples):
-            total = total + last_prompt_token(block_outputs(self.model, batch), batch["prompt_length"]).double().sum(dim=0)
+            total = total + last_prompt_token(block_outputs(self.model, batch), batch["prompt_length"]).cpu().double().sum(dim=0)
         return total / len(samples)
 
     def _batches(self, samples: Samples) -> Iterator[Batch]:
@@ -304,7 +304,8 @@ class Request:
         shift = self.method.coefficient * self.vectors[layer]
         targets = rows.float() @ start.T + marks[:, None] * shift.to(rows.device).float()
         if self.method.solver == "closed-form-zero":
-            return solve_towards_zero(rows.double(), weights.double(), targets.double(), self.method.ridge)
+            h, s, a = (each.to(finest(each.device)) for each in (rows, weights, targets))
+            return solve_towards_zero(h, s, a, self.method.ridge)
         with seeded(derive_seed(self.engine.seed, "lunar", layer)):
             return self._descend(start, rows.float(), weights, targets)
 

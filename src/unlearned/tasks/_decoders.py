@@ -150,11 +150,11 @@ def without_component(hidden: Tensor, direction: Tensor, level: float | Tensor =
 
 
 @contextmanager
-def shifted(model: nn.Module, shifts: Mapping[int, Tensor], *, prompt_only: bool = False) -> Iterator[None]:
-    """While it lasts, each block of these numbers adds its vector (q,) to its output at every position (`prompt_only`: not while it generates)."""
+def shifted(model: nn.Module, shifts: Mapping[int, Tensor]) -> Iterator[None]:
+    """While it lasts, each block of these numbers adds its vector (q,) to its output at every position."""
 
     def adding(vector: Tensor) -> Change:
-        return lambda hidden: hidden if prompt_only and hidden.shape[1] == 1 else hidden + vector.to(hidden)
+        return lambda hidden: hidden + vector.to(hidden)
 
     with changed_states(model, {layer: adding(vector) for layer, vector in shifts.items()}):
         yield

@@ -27,12 +27,12 @@ def greedy(model: nn.Module, batch: Batch, end: frozenset[int], max_new_tokens: 
     prompts, mask = left_padded(batch)
     gold = true_answers(batch)
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None) or 10**9
-    steps = max(1, min(max_new_tokens, context - prompts.shape[1]))
+    room = (context - mask.sum(dim=1)).clamp(min=1, max=max_new_tokens)  # of each prompt by itself, whatever it shares a batch with
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
     tokens, past, said, ranks = prompts, None, [], []
     stops = torch.tensor(sorted(end), device=prompts.device)
-    for step in range(steps):
+    for step in range(int(room.max())):
         out = model(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True)
         scores, past = out.logits[:, -1], out.past_key_values
         chosen = scores.argmax(dim=1)
@@ -45,11 +45,12 @@ def greedy(model: nn.Module, batch: Batch, end: frozenset[int], max_new_tokens: 
             ranks.append(torch.zeros_like(chosen))
         ended = ended | torch.isin(chosen, stops)
         said.append(torch.where(ended, 0, chosen + 1))
+        ended = ended | (step + 1 >= room)
         if bool(ended.all()):
             break
         tokens = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        positions = (positions[:, -1:] + 1).clamp(max=context - 1)
     return torch.stack([torch.stack(said, dim=1), torch.stack(ranks, dim=1)], dim=2)
 
 
