@@ -317,6 +317,7 @@ def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, reci
         costs=costs,
         models={"reference": len(subject.references), "shadow": len(subject.shadows)},
         findings=tuple(findings),
+        pictures=tuple(subject.pictures),
     )
 
 

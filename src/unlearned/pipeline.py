@@ -19,10 +19,11 @@ from unlearned.engine.loop import only
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.training import Trained
 from unlearned.errors import Fault, InputError, collecting, raise_faults, writing
+from unlearned.evidence.subject import Subject
 from unlearned.methods._bank import shadow_models
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
-from unlearned.records import AuditRecord, Cost, Finding
+from unlearned.records import AuditRecord, Cost, Finding, Picture
 from unlearned.report import model_card, write_report
 from unlearned.run_directory import RunDirectory
 
@@ -207,15 +208,20 @@ def write_record(record: AuditRecord, out: Path) -> None:
     write_report(record, out)
 
 
-def _measure(directory: RunDirectory, part: Audit | Attack, subject: Any, say: Say) -> list[Finding]:
+def _measure(directory: RunDirectory, part: Audit | Attack, subject: Subject, say: Say) -> list[Finding]:
     kind = "attack" if isinstance(part, Attack) else "audit"
+    before = len(subject.pictures)
 
-    def make() -> list[dict[str, Any]]:
+    def make() -> dict[str, list[dict[str, Any]]]:
         say(f"{kind} {part.name}")
-        return [finding.model_dump(mode="json") for finding in part.measure(subject)]
+        findings = part.measure(subject)
+        return {"findings": [f.model_dump(mode="json") for f in findings], "pictures": [p.model_dump(mode="json") for p in subject.pictures[before:]]}
 
-    name = f"{kind}-{part.name}-{of_json(part.model_dump())[:8]}"
-    return [Finding.model_validate(entry) for entry in directory.stage(name, make)]
+    found = directory.stage(f"{kind}-{part.name}-{of_json(part.model_dump())[:8]}", make)
+    if isinstance(found, list):  # of a run directory from before there were pictures
+        found = {"findings": found, "pictures": []}
+    subject.pictures[before:] = [Picture.model_validate(entry) for entry in found["pictures"]]
+    return [Finding.model_validate(entry) for entry in found["findings"]]
 
 
 def _need_space(problem: Problem, out: Path) -> None:

@@ -1,7 +1,7 @@
 """What a run writes down: findings, costs, the verdict and the audit record that holds them.
 
 Everything that anybody reads (terminal table, `audit.json`, HTML page, model card) is made from these records and from nothing else. They
-hold numbers and names, never samples: no content of a forget set comes in here.
+hold numbers and names, never samples: no content of a forget set comes in here. What a model generates does, where a setting asks for pictures.
 """
 
 from __future__ import annotations
@@ -72,6 +72,20 @@ class Finding(Record):
         if (self.low is None) != (self.high is None) or (self.low is not None and not self.interval):
             raise ValueError("an interval needs both ends and how it was got")
         return self
+
+
+class Picture(Record):
+    """Images that a model generated, in a row; made only where a setting asks for them."""
+
+    split: str
+    """The set whose prompts they answer."""
+    subject: SubjectName
+    after: str | None = None
+    """After which attack, in words; None: the model as it is."""
+    count: int = Field(ge=1)
+    """How many images are side by side."""
+    png: str
+    """The row as a PNG, in base64."""
 
 
 class Cost(Record):
@@ -151,6 +165,7 @@ class AuditRecord(Record):
     models: dict[str, int] = {}
     """How many models there were besides original and unlearned: `reference`, and `shadow` (further models that were unlearned in the same way)."""
     findings: tuple[Finding, ...]
+    pictures: tuple[Picture, ...] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 

@@ -179,6 +179,8 @@ AUDITS = [
     *_on((*TEXTS, "unet"), "relearn-time", _AGAIN | {"score": "likelihood", "alpha": 0.0}),
     Row("relearn-time", "plain", {"optimizer": "adam", "cap": 60, "every": 3, "score": "knowledge", "alpha": 0.0}, "knowledge"),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
+    Row("generation", "pixel", {"samples": 5}),
+    Row("image-scores", "pixel", {"samples": 3, "detector": "tests.audits.test_generation:brightness"}),
 ]
 
 ATTACKS = [
@@ -187,6 +189,7 @@ ATTACKS = [
     Row("relearn", "plain", {"steps": 3, "batch_size": 8, "data": "retain"}, "retain"),
     Row("relearn", "resnet", {"steps": 2, "batch_size": 4, "data": "other"}, "other"),
     Row("relearn", "gpt2", {"steps": 2, "batch_size": 4, "data": "other"}, "other"),
+    Row("relearn", "pixel", {"steps": 1, "batch_size": 3, "data": "contaminated", "lora": {"rank": 2}, "prior_weight": 1.0, "prompt": "a photo of 0"}, "lora"),
     *_on(ALL, "prune", {"shares": (0.3, 0.9)}),
     *_on(("plain", "gpt2", "unet"), "prune", {"shares": (0.5,), "structure": "channels"}, note="channels"),
     *_on(ALL, "quantize", {"bits": (8, 3)}),

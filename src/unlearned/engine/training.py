@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unlearned.data.fingerprints import of_tensors
 from unlearned.data.samples import Samples
+from unlearned.engine.adapters import Lora, merged, with_adapter
 from unlearned.engine.bank import Making
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan, Watch, fit
@@ -55,7 +56,20 @@ def train(engine: Engine, bundle: Bundle, samples: Samples, how: Training, seed:
     return bundle.with_model(model)
 
 
-def relearnt(engine: Engine, model: nn.Module, samples: Samples, how: Optimisation, steps: int, *, title: str, watch: Watch) -> nn.Module:
+@dataclass(frozen=True)
+class Fashion:
+    """In what fashion a model is fine-tuned, beside the optimisation."""
+
+    lora: Lora | None = None
+    """Train adapters beside the parameters that the optimisation names; None: these themselves."""
+    prior: Samples | None = None
+    """Samples whose loss is held beside that of the training data (the prior preservation of DreamBooth)."""
+    prior_weight: float = 1.0
+
+
+def relearnt(
+    engine: Engine, model: nn.Module, samples: Samples, how: Optimisation, steps: int, *, title: str, watch: Watch, fashion: Fashion | None = None
+) -> nn.Module:
     """A copy of the model, trained on for so many steps by the task's own loss.
 
     All models that are trained under one title meet the same batches and the same dropout, so that they differ in what they knew alone.
@@ -68,19 +82,28 @@ def relearnt(engine: Engine, model: nn.Module, samples: Samples, how: Optimisati
         steps: how many, going through the samples again and again.
         title: shown at the progress bar.
         watch: as of `fit`.
+        fashion: adapters, prior preservation; None: neither.
 
     Raises:
         DivergedError: if it diverges.
+        InputError: if there is nothing to put an adapter beside.
     """
+    fashion = fashion or Fashion()
 
-    def loss(model: nn.Module, known: Batch, nothing: Batch) -> Tensor:
-        del nothing
-        return engine.task.losses(model, known).mean()
+    def loss(model: nn.Module, known: Batch, prior: Batch) -> Tensor:
+        value = engine.task.losses(model, known).mean()
+        return value + fashion.prior_weight * engine.task.losses(model, prior).mean() if prior else value
 
     # A last batch of one sample joins the batch before it.
     steps_per_pass = max(1, math.ceil(len(samples) / how.batch_size) - 1)
-    plan = Plan([Pass("forget", loss)] * math.ceil(steps / steps_per_pass), max_steps=steps)
-    return fit(engine, copy.deepcopy(model), plan, {"forget": samples}, how, title=title, seed=engine.seed, watch=watch)
+    one = Pass("forget", loss) if fashion.prior is None else Pass("both", loss, paced_by="forget")
+    plan = Plan([one] * math.ceil(steps / steps_per_pass), max_steps=steps)
+    sets = {"forget": samples} | ({} if fashion.prior is None else {"retain": fashion.prior})
+    if fashion.lora is None:
+        return fit(engine, copy.deepcopy(model), plan, sets, how, title=title, seed=engine.seed, watch=watch)
+    with seeded(derive_seed(engine.seed, title, "adapter")):
+        adapted = with_adapter(model, fashion.lora, how.parameters)
+    return merged(fit(engine, adapted, plan, sets, how.model_copy(update={"parameters": ".*"}), title=title, seed=engine.seed, watch=watch), model).eval()
 
 
 @dataclass(frozen=True)

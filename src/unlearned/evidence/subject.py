@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
 from unlearned.problem import Problem
-from unlearned.records import Cost, SubjectName
+from unlearned.records import Cost, Picture, SubjectName
 from unlearned.tasks._task import Batch, Bundle
 
 Made = TypeVar("Made")
@@ -33,6 +33,8 @@ class Subject:
     """What unlearning cost; None if the unlearned model was made elsewhere."""
     shadows: Sequence[Kept] = ()
     """Further models that were unlearned as this one was, each from an original of another seed: for attacks on the distribution of models."""
+    pictures: list[Picture] = field(default_factory=list, repr=False)
+    """Generated images that audits and attacks add to the report, where a setting asks for them."""
     _kept: dict[tuple[str, str, str], Tensor] = field(default_factory=dict, repr=False)
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
 

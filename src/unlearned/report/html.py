@@ -17,6 +17,7 @@ from unlearned.report import words
 from unlearned.report.bench import Papers, Statistic, sheets
 from unlearned.report.comparison import contents
 from unlearned.report.looks import Look, look
+from unlearned.report.pictures import pictures
 from unlearned.report.rows import Row, side_by_side, single
 from unlearned.report.sections import sections
 from unlearned.report.several import caveats
@@ -35,6 +36,7 @@ def page(record: AuditRecord) -> str:
         "specs": [figure.spec for part in parts for figure in part.figures],
         "recipe": _recipe(record),
         "environment": _environment(record.environment),
+        "pictures": pictures(record),
     }
     return _render("report.html.j2", [plotly.offline.get_plotlyjs(), _asset("plots.js"), _asset("page.js")], values)
 

@@ -23,12 +23,25 @@ class Question(NamedTuple):
     audits: tuple[str, ...] = ()
 
 
+_OF_IMAGES = ("generation", "image-scores")
 FORGOTTEN = Question(
     "forgotten",
     "What was forgotten",
     "On the forget set the unlearned model should do what the retrained model does: not better, and not worse. Elsewhere it should not change.",
     "No audit measured what the model can do.",
-    ("utility", "deviation-score", "memorization", "answer-ranks", "refusal-quality", "output-distance", "klom", "neurips-score", "zrf"),
+    (
+        "utility",
+        "deviation-score",
+        "memorization",
+        "answer-ranks",
+        "refusal-quality",
+        "output-distance",
+        "klom",
+        "neurips-score",
+        "zrf",
+        "generation",
+        "image-scores",
+    ),
 )
 COST = Question(
     "cost",

@@ -135,6 +135,11 @@ class ImageGeneration(Task):
         size = model.image_size
         return Samples(MappedRows(JoinedRows(samples.rows, columns), partial(_ready, model.channels, size)), samples.all_ids, samples.facts, samples.indices)
 
+    def texts(self, samples: Samples) -> list[str]:
+        """Prompts of the samples: their captions, or made of their classes."""
+        rows = captions_of(samples, self.template)
+        return [rows[i] for i in samples.indices]
+
     def prompts(self, texts: Sequence[str], bundle: Bundle, field: str = "prompts") -> Tensor:
         """Token ids of prompts, (N, E, T): a condition that the model takes. The empty prompt is one, too.
 
