@@ -105,10 +105,12 @@ class ImageScores(Audit):
         task = subject.engine.task
         assert isinstance(task, ImageGeneration)
         findings: list[Finding] = []
-        for metric, split in _METRICS.items():
-            if getattr(self, _NAMED[metric]) is None:
-                findings.append(absent(self.name, metric, split, f"no network is named for it ({_NAMED[metric]})", unit=_unit(metric)))
-                continue
+        named = {metric: split for metric, split in _METRICS.items() if getattr(self, _NAMED[metric]) is not None}
+        if not named:
+            return [
+                absent(self.name, metric, split, f"no network is named for it ({_NAMED[metric]})", unit=_unit(metric)) for metric, split in _METRICS.items()
+            ]
+        for metric, split in named.items():
             samples = subject.problem.sets[split]
             samples = samples.subset(range(min(self.samples, len(samples))))
             score = self._scorer(metric, samples, task)
