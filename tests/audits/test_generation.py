@@ -127,7 +127,7 @@ def test_detector_and_features_that_the_user_names(subject: Subject) -> None:
     pooled = [halves()(images).numpy() for images in (retain, (true + 1) / 2)]
     assert value(findings, "fid", "retain") == pytest.approx(frechet(*pooled), rel=1e-4)
     assert not pick(findings, metric="clip_score")
-    assert [f.reason for f in ImageScores().measure(subject)][0] == "no network is named for it (clip)"
+    assert next(f.reason for f in ImageScores().measure(subject)) == "no network is named for it (clip)"
     assert [fault.field for fault in ImageScores(detector="no.such:thing").faults(subject.problem)] == ["detector"]
 
 
