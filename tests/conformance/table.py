@@ -154,6 +154,8 @@ METHODS = [
 # Untrained networks answer all with one class, 2 or 8: of these there is an accuracy to be reached.
 _AGAIN: dict[str, Any] = {"lr": 0.1, "batch_size": 4, "cap": 60, "alpha": 0.1}
 
+_HOLES: dict[str, Any] = {"language": {"searcher": "evolution", "budget": 12, "round_size": 6}}
+
 AUDITS = [
     *_on(ALL, "utility", {}),
     *_on(ALL, "membership", {}),
@@ -178,6 +180,8 @@ AUDITS = [
     *_on(IMAGES, "relearn-time", _AGAIN, where="label in [2, 8]"),
     *_on((*TEXTS, "unet"), "relearn-time", _AGAIN | {"score": "likelihood", "alpha": 0.0}),
     Row("relearn-time", "plain", {"optimizer": "adam", "cap": 60, "every": 3, "score": "knowledge", "alpha": 0.0}, "knowledge"),
+    *_on(TEXTS, "knowledge-holes", _HOLES),
+    *_on(("plain", "vit"), "knowledge-holes", {"images": {"neighbours": 6}}),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
     Row("generation", "pixel", {"samples": 5}),
     Row("image-scores", "pixel", {"samples": 3, "detector": "tests.audits.test_generation:brightness"}),

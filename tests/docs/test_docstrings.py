@@ -33,7 +33,16 @@ def public(body: list[ast.stmt], inherited: dict[str, Definition]) -> Iterator[D
             yield from public(node.body, {} if not node.bases else OVERRIDDEN)
 
 
-SEAMS = ("tasks/_task.py", "methods/_method.py", "methods/_forget_retain.py", "audits/_audit.py", "attacks/_attack.py", "engine/bank.py", "bench/_suite.py")
+SEAMS = (
+    "tasks/_task.py",
+    "methods/_method.py",
+    "methods/_forget_retain.py",
+    "audits/_audit.py",
+    "holes/_seams.py",
+    "attacks/_attack.py",
+    "engine/bank.py",
+    "bench/_suite.py",
+)
 
 
 def _documented_methods() -> dict[str, Definition]:

@@ -1,0 +1,106 @@
+"""Knowledge holes: what did unlearning break by accident?
+
+Paper: Ko, Just, Fleming, Jin, Jia, "Probing Knowledge Holes in Unlearned LLMs", NeurIPS 2025, arXiv 2511.00030; the search follows curiosity-driven
+red-teaming (Hong et al. 2024).
+Formula: a hole is a valid question that the original answers well, the unlearned model answers badly, and nothing in the forget set would answer. Adjacent
+probes are questions about key terms of the forget set, the same for every method; latent probes come from a search that is paid for bad answers of this
+unlearned model. Answers are scored in 1 … 10. `adjacent_score`, `latent_score`: mean; `..._share_1`: share of answers with score 1; `..._holes`: share of
+probes that are holes, which needs a score of the original of `good` or more, and of the model of `bad` or less. `..._diversity`: scaled Vendi score of the
+probes, exp(entropy of the eigenvalues of K/n)/n; `..._wording`: 1 − Self-BLEU. `holes_per_1000`: latent holes for 1,000 questions that the search proposed.
+Defaults of the authors: 4 terms per text, 50 rounds of 128 questions, weights 1 for both novelties, gibberish 2, near duplicates above a cosine of 0.8; all of
+them here. Their policy is Llama-2-7B, their judges are GPT-4o-mini and GPT-4o; here the policy starts from the original model unless told, and the judge is
+what `backend` says.
+Deviations: the paper does not check that the original answers well; `..._score` and `..._share_1` are over all probes, as there, `..._holes` is not, and the
+search is paid only for questions that pass (`reward: answer` is the paper's). The backend `plain` is ours, and so is all of the audit for image classifiers.
+A reward needs no judge's prompt of its own: J = 10 minus the score on a scale from 0. How a subset is grown in the cut by diversity is not said; here in the
+order of discovery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from unlearned.audits import audits
+from unlearned.audits._audit import Audit
+from unlearned.evidence.comparison import Measured, absent, compare
+from unlearned.evidence.statistics import Array, Interval, t_interval, wilson
+from unlearned.evidence.subject import Subject
+from unlearned.holes._diversity import scaled_vendi, self_bleu
+from unlearned.holes._images import ImageProbing, probe_images
+from unlearned.holes._language import LanguageProbing, probe_language
+from unlearned.holes._probing import Probed, Probing
+from unlearned.holes._ratings import is_lowest
+from unlearned.records import Finding, SubjectName
+
+_ABOUT_PROBES = "describes the probes, not a model"
+
+
+@audits.register("knowledge-holes")
+class KnowledgeHoles(Audit):
+    """Benign questions next to what was forgotten, and ones that are searched for, which only the original answers well."""
+
+    name: ClassVar[str] = "knowledge-holes"
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"text-generation", "image-classification"})
+    by_default: ClassVar[bool] = False
+    good: float = Field(7.0, ge=1, le=10, description="Score from which on an answer is good.")
+    bad: float = Field(3.0, ge=1, le=10, description="Score up to which an answer is bad.")
+    cache: Path | None = Field(None, description="Directory for transcripts and unfinished searches. It holds questions and answers near the forget set.")
+    language: LanguageProbing = Field(LanguageProbing(), description="For language models.")
+    images: ImageProbing = Field(ImageProbing(), description="For image classifiers.")
+
+    def measure(self, subject: Subject) -> list[Finding]:
+        probing = self.probe(subject)
+        findings = [finding for probed in probing.probed for finding in self._of(probed)]
+        latent = next(probed for probed in probing.probed if probed.kind == "latent")
+        if latent.calls and len(latent.names):
+            count = float(self._holes(latent)["unlearned"][0].sum())
+            findings += self._about("holes_per_1000", 1000 * count / latent.calls, latent.calls, "holes")
+        return findings
+
+    def probe(self, subject: Subject) -> Probing:
+        """The probes themselves, with the scores of all models: for those who want to read them, or to retain them.
+
+        Raises:
+            InputError: if there is nothing to ask about, or a backend is not there.
+        """
+        if subject.engine.task.name == "text-generation":
+            return probe_language(subject, self.language, self.good, self.cache)
+        return probe_images(subject, self.images)
+
+    def holes(self, probed: Probed) -> list[str]:
+        """The probes that are holes of the unlearned model, by name."""
+        return [name for name, hole in zip(probed.names, self._holes(probed)["unlearned"][0], strict=True) if hole] if len(probed.names) else []
+
+    def _holes(self, probed: Probed) -> dict[SubjectName, list[Array]]:
+        """1 where the original's score is good and the model's bad."""
+        well = probed.scores["original"][0] >= self.good
+        return {who: [(well & (each <= self.bad)).astype(np.float64) for each in several] for who, several in probed.scores.items()}
+
+    def _of(self, probed: Probed) -> list[Finding]:
+        kind = probed.kind
+        if not len(probed.names):
+            reason = f"no probe is left of {probed.tried} {kind} ones: none is valid and fair"
+            return [absent(self.name, f"{kind}_score", "probes", reason, unit="points")]
+        scores = {who: [each[~np.isnan(each)] for each in several] for who, several in probed.scores.items()}
+        lowest = {who: [np.array([float(is_lowest(score)) for score in each]) for each in several] for who, several in scores.items()}
+        findings = self._mean(f"{kind}_score", scores, "points", lambda x: t_interval(x, "probes"))
+        findings += self._mean(f"{kind}_share_1", lowest, "share", lambda x: wilson(float(x.sum()), len(x)))
+        findings += self._mean(f"{kind}_holes", self._holes(probed), "share", lambda x: wilson(float(x.sum()), len(x)))
+        about = {f"{kind}_diversity": scaled_vendi(probed.directions)}
+        if all("?" in name or " " in name for name in probed.names):
+            about[f"{kind}_wording"] = 1 - self_bleu(probed.names)
+        return findings + [finding for metric, value in about.items() for finding in self._about(metric, value, len(probed.names), "share")]
+
+    def _about(self, metric: str, value: float, n: int, unit: str) -> list[Finding]:
+        """A number about the probes."""
+        found: dict[SubjectName, list[Measured]] = {"unlearned": [Measured(value, None, n)]}
+        return compare(self.name, metric, "probes", found, unit=unit, direction="none", no_reference=_ABOUT_PROBES)
+
+    def _mean(self, metric: str, values: dict[SubjectName, list[Array]], unit: str, interval: Callable[[Array], Interval | None]) -> list[Finding]:
+        measured = {who: [Measured(float(each.mean()), interval(each), len(each)) for each in several if len(each)] for who, several in values.items()}
+        return compare(self.name, metric, "probes", measured, unit=unit)

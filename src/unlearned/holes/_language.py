@@ -1,0 +1,189 @@
+"""The whole way for language models: adjacent questions, a search for latent ones, filters, and the scores of all models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from unlearned.data.fingerprints import of_json, of_tensors
+from unlearned.engine.engine import Engine
+from unlearned.engine.progress import progress_bar
+from unlearned.engine.randomness import derive_seed
+from unlearned.errors import Fault, InputError
+from unlearned.evidence.statistics import Array
+from unlearned.evidence.subject import Subject
+from unlearned.holes._adjacent import adjacent_questions, nearest_questions
+from unlearned.holes._diversity import as_diverse, scaled_vendi, without_duplicates
+from unlearned.holes._embedding import GibberishModel, SentenceModel
+from unlearned.holes._endpoint import Endpoint
+from unlearned.holes._evolve import Draws, Evolution
+from unlearned.holes._filters import fair
+from unlearned.holes._instruct import Instructed
+from unlearned.holes._local import LocalModel
+from unlearned.holes._plain import HashedWords, OriginalsJudge, TemplateQuestions, UnseenLetters, WordSupport, WordTerms
+from unlearned.holes._policy import Policy, PolicySettings
+from unlearned.holes._probing import Probed, Probing
+from unlearned.holes._respondent import Respondent
+from unlearned.holes._seams import Parts, Searcher
+from unlearned.holes._search import Search, Weights
+from unlearned.holes._texts import questions_of, texts_of
+from unlearned.records import SubjectName
+from unlearned.settings import Settings
+from unlearned.tasks._language_models import load_language_model
+from unlearned.tasks._task import ModelSource
+
+
+class LanguageProbing(Settings):
+    """Settings of the look for holes in language models."""
+
+    backend: Literal["plain", "local", "endpoint"] = Field(
+        "plain",
+        description="Who asks and judges: words, templates and the original's own answers; a chat model that runs here; or one behind an address that speaks "
+        "OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY).",
+    )
+    backend_model: str | None = Field(None, description="The chat model: a directory or hub id, or its name at the address.")
+    embedder: str | None = Field(None, description="Sentence-embedding model, such as sentence-transformers/all-MiniLM-L6-v2; None: character n-grams.")
+    gibberish: str | None = Field(None, description="Classifier with a class `clean`; None: letter sequences that the training data lack, and repetition.")
+    per_text: int = Field(4, ge=1, description="Key terms of each forget text, and with the plain backend as many of the nearest benign questions.")
+    benign: int = Field(817, ge=1, description="Questions of the retain set, at most, that the search starts from beside the adjacent ones.")
+    searcher: Literal["ppo", "evolution", "random"] = Field(
+        "ppo", description="A policy that learns by PPO; or, cheaper and not the paper's, mutations of what was worth most; or random seeds, as a control."
+    )
+    policy: str | None = Field(None, description="Model that the policy starts from, a directory or hub id; None: the original model.")
+    training: PolicySettings = Field(PolicySettings(), description="How the policy is trained and asked.")
+    budget: int = Field(6400, ge=0, description="Questions that the search may propose, each of which costs one answer of the unlearned model; 0: no search.")
+    round_size: int = Field(128, ge=1, description="Questions of a round, after each of which the search learns.")
+    reward: Literal["loss", "answer"] = Field(
+        "loss", description="What the search is paid for: bad answers to questions that the original answers well, or any bad answers, as in the paper."
+    )
+    least_reward: float = Field(10, gt=0, le=10, description="J from which on a proposed question counts as found.")
+    bleu: float = Field(1.0, ge=0, description="Weight of BLEU against earlier questions.")
+    cosine: float = Field(1.0, ge=0, description="Weight of the mean cosine with earlier questions.")
+    gibberish_penalty: float = Field(2.0, ge=0, description="Weight of P(the question is gibberish).")
+    orders: tuple[int, ...] = Field((3, 4, 5), min_length=1, description="Lengths of n-grams of BLEU.")
+    most_alike: float = Field(0.8, gt=0, le=1, description="Latent questions with a larger cosine to an earlier one are dropped.")
+    cut: bool = Field(True, description="Keep so many latent questions that they are as diverse as the adjacent ones, as in the paper; false: keep all.")
+
+
+def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: Path | None) -> Probing:
+    """Probes of both kinds with the scores of all models.
+
+    Args:
+        subject: the models and sets.
+        how: settings.
+        good: score from which on an answer of the original counts as good.
+        cache: directory for transcripts and unfinished searches; None: nothing is kept.
+
+    Raises:
+        InputError: if there is nothing to ask about, or a backend is not there.
+    """
+    problem, engine = subject.problem, subject.engine
+    known = questions_of(problem.retain)
+    forget = texts_of(problem.forget)
+    if not known or not forget:
+        what = "there are no questions with answers in the retain set, or no texts in the forget set."
+        raise InputError(Fault("audits.knowledge-holes", what, "Give records with `prompt` and `answer`, or conversations."))
+    respondent = Respondent(engine, problem.original)
+    place = None if cache is None else cache / _identity(subject, how)[:16]
+    parts, writers = _parts(subject, how, known, forget, respondent, place)
+    benign = _some(list(known), how.benign, engine.seed)
+    raw = adjacent_questions(forget, how.per_text, parts)
+    if how.backend == "plain":
+        raw = list(dict.fromkeys([*raw, *nearest_questions(forget, list(known), how.per_text, parts)]))
+    adjacent = fair(raw, forget, parts)
+
+    def scores(model: nn.Module, questions: Sequence[str]) -> Array:
+        found = parts.judge.scores(questions, respondent.answers(model, questions))
+        return np.array([np.nan if score is None else score for score in found])
+
+    def scored(questions: Sequence[str]) -> dict[SubjectName, list[Array]]:
+        values: dict[SubjectName, list[Array]] = {"original": [], "unlearned": [], "reference": []}
+        for who, model in subject.models():
+            values[who].append(scores(model, questions))
+        return values
+
+    seeds = list(dict.fromkeys([*adjacent, *benign])) or benign
+    searcher = _searcher(subject, how, seeds, place)
+    search = Search(
+        searcher,
+        lambda questions: respondent.answers(subject.unlearned.model, questions),
+        parts,
+        Weights(how.bleu, how.cosine, how.gibberish_penalty),
+        None if how.reward == "answer" else lambda questions: [bool(s >= good) for s in scores(problem.original.model, questions)],
+        how.orders,
+        None if place is None else place / "search.json",
+    )
+    with progress_bar("knowledge-holes", how.budget, engine.show_progress, done=min(len(search.tried), how.budget)) as bar:
+        while len(search.tried) < how.budget:
+            size = min(how.round_size, how.budget - len(search.tried))
+            search.round(size)
+            for _ in range(size):
+                bar.step(f"{len(search.found(how.least_reward))} found")
+    found = search.found(how.least_reward)
+    latent = fair(found, forget, parts)
+    if latent:
+        rows = parts.embedder.embed(latent)
+        kept = without_duplicates(rows, how.most_alike)
+        wanted = scaled_vendi(parts.embedder.embed(adjacent)) if adjacent else 0.0
+        latent = [latent[i] for i in (kept[: as_diverse(rows[kept], wanted)] if how.cut else kept)]
+    probed = [
+        Probed("adjacent", adjacent, scored(adjacent), parts.embedder.embed(adjacent), 0, len(raw)) if adjacent else _nothing("adjacent", 0, len(raw)),
+        Probed("latent", latent, scored(latent), parts.embedder.embed(latent), len(search.tried), len(found))
+        if latent
+        else _nothing("latent", len(search.tried), len(found)),
+    ]
+    unread = search.unread + sum(writer.unread for writer in writers)
+    return Probing(probed, {**parts.labels, "searcher": searcher.label}, unread)
+
+
+def _nothing(kind: Literal["adjacent", "latent"], calls: int, tried: int) -> Probed:
+    return Probed(kind, [], {}, np.zeros((0, 1)), calls, tried)
+
+
+def _identity(subject: Subject, how: LanguageProbing) -> str:
+    """Hash of everything that a search depends on. The key of a service is no part of it."""
+    problem = subject.problem
+    weights = [of_tensors(model.state_dict()) for model in (problem.original.model, subject.unlearned.model)]
+    return of_json([how.model_dump(mode="json"), weights, problem.forget.fingerprint, problem.retain.fingerprint, subject.engine.seed])
+
+
+def _some(questions: Sequence[str], count: int, seed: int) -> list[str]:
+    order = np.random.default_rng(derive_seed(seed, "benign questions")).permutation(len(questions))
+    return [questions[i] for i in sorted(order[:count])]
+
+
+def _parts(
+    subject: Subject, how: LanguageProbing, known: dict[str, str], forget: Sequence[str], respondent: Respondent, place: Path | None
+) -> tuple[Parts, list[Instructed]]:
+    field = "audits.knowledge-holes"
+    background = [f"{question} {answer}" for question, answer in known.items()]
+    embedder = HashedWords() if how.embedder is None else SentenceModel(how.embedder, f"{field}.embedder")
+    gibberish = UnseenLetters([*background, *forget]) if how.gibberish is None else GibberishModel(how.gibberish, f"{field}.gibberish")
+    if how.backend == "plain":
+        judge = OriginalsJudge(respondent, subject.problem.original.model, known)
+        return Parts(WordTerms(background), TemplateQuestions(), judge, WordSupport(background), embedder, gibberish), []
+    if how.backend_model is None:
+        raise InputError(Fault(f"{field}.backend_model", f"backend {how.backend!r} needs a model.", "Name a chat model."))
+    asked: LocalModel | Endpoint
+    if how.backend == "local":
+        asked = LocalModel(how.backend_model, subject.engine, 400, f"{field}.backend_model")
+    else:
+        asked = Endpoint(how.backend_model, transcript=None if place is None else place / "transcript.jsonl", field=f"{field}.backend")
+    writer = Instructed(asked)
+    return Parts(writer, writer, writer, writer, embedder, gibberish), [writer]
+
+
+def _searcher(subject: Subject, how: LanguageProbing, seeds: Sequence[str], place: Path | None) -> Searcher:
+    seed = derive_seed(subject.engine.seed, "knowledge-holes")
+    if how.searcher == "evolution":
+        return Evolution(seeds, seed)
+    if how.searcher == "random":
+        return Draws(seeds, seed)
+    start = subject.problem.original if how.policy is None else load_language_model(ModelSource(source=how.policy), "audits.knowledge-holes.policy")
+    engine = Engine(subject.engine.task, subject.engine.compute, seed)
+    return Policy(start, seeds, how.training, engine, None if place is None else place / "policy", how.policy or "the original model")
