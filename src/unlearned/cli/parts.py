@@ -6,6 +6,7 @@ import importlib
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from unlearned.cli._shell import Json, print_json
 
@@ -50,7 +51,14 @@ def make(group: str) -> typer.Typer:
 
 
 def _settings(part: Any) -> dict[str, dict[str, Any]]:
-    return {name: {"default": _plain(f.default), "description": f.description or "", "range": _range(f)} for name, f in part.model_fields.items()}
+    """Each field; settings within settings by their path."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, field in part.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            found |= {f"{name}.{inner}": told for inner, told in _settings(type(field.default)).items()}
+        else:
+            found[name] = {"default": _plain(field.default), "description": field.description or "", "range": _range(field)}
+    return found
 
 
 def _plain(value: Any) -> Any:
