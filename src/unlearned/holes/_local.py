@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
-from unlearned.data.samples import ColumnRows, Samples
 from unlearned.engine.engine import Engine
 from unlearned.holes._instruct import Message, require_chat
 from unlearned.tasks._language_models import load_language_model
 from unlearned.tasks._task import ModelSource
-from unlearned.tasks._texts import IGNORED, chat_prompt
 from unlearned.tasks.text_generation import TextGeneration
 
 
@@ -30,15 +26,13 @@ class LocalModel:
 
     def __init__(self, source: str, engine: Engine, max_new_tokens: int, field: str) -> None:
         self._bundle = load_language_model(ModelSource(source=source), field)
-        self._tokenizer = self._bundle.companions["tokenizer"]
-        require_chat(getattr(self._tokenizer, "chat_template", None), source, field)
+        require_chat(getattr(self._bundle.companions["tokenizer"], "chat_template", None), source, field)
         self._task = TextGeneration(template="chat", max_new_tokens=max_new_tokens).bound(self._bundle)
         self._engine = Engine(self._task, engine.compute, engine.seed)
         self.label = f"local model {source}"
 
     def write(self, conversations: Sequence[Sequence[Message]]) -> list[str | None]:
         """One answer each; None is never among them."""
-        ids = [torch.tensor(chat_prompt(self._tokenizer, list(conversation))) for conversation in conversations]
-        columns = {"input_ids": ids, "labels": [torch.full_like(i, IGNORED) for i in ids], "prompt_length": [torch.tensor(len(i)) for i in ids]}
-        made = self._engine.evaluate(self._bundle.model, Samples(ColumnRows(columns)), self._task.generations)
+        asked = self._task.prompts([str(conversation[-1]["content"]) for conversation in conversations], self._bundle)
+        made = self._engine.evaluate(self._bundle.model, asked, self._task.generations)
         return list(self._task.said(made.long()))

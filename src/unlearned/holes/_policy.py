@@ -26,7 +26,7 @@ from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.holes._ppo import advantages_of, clipped_policy_loss, clipped_value_loss, token_rewards, whitened
 from unlearned.settings import Settings
 from unlearned.tasks._task import Bundle
-from unlearned.tasks._texts import plain_prompt
+from unlearned.tasks._texts import Form, tokenise_prompts
 
 
 class PolicySettings(Settings):
@@ -75,7 +75,8 @@ class Policy:
 
     def __init__(self, bundle: Bundle, seeds: Sequence[str], settings: PolicySettings, engine: Engine, state: Path | None, name: str) -> None:
         self.label = f"PPO policy from {name}"
-        self._tokenizer, self._seeds, self._settings, self._engine, self._state = bundle.companions["tokenizer"], list(seeds), settings, engine, state
+        self._bundle, self._tokenizer, self._seeds = bundle, bundle.companions["tokenizer"], list(seeds)
+        self._settings, self._engine, self._state = settings, engine, state
         with seeded(derive_seed(engine.seed, "policy")):
             self._model: Any = with_adapter(bundle.model, Lora(rank=settings.rank, alpha=settings.alpha), ".").eval()
         width = bundle.model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
@@ -96,7 +97,7 @@ class Policy:
         """Drawn from the policy, each after a list of random seeds."""
         how = self._settings
         with seeded(derive_seed(self._engine.seed, "propose", self.rounds)), on_device(self._model, self._engine.device), torch.no_grad():
-            prompts = [plain_prompt(self._tokenizer, listed) for listed in self._shown(count)]
+            prompts = tokenise_prompts(self._shown(count), self._bundle, Form("plain"), "policy")
             width = max(map(len, prompts))
             ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=self._engine.device)
             attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._engine.device)
