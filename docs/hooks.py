@@ -1,6 +1,6 @@
 """Fills the placeholders of the pages when the documentation is built, from what the package itself says. So the pages cannot drift from the code.
 
-`<!-- cards: methods -->` (or `audits`, `attacks`): the card of each part with its settings, as `unlearned methods show NAME` prints it.
+`<!-- cards: methods -->` (or `audits`, `attacks`, `scores`): the card of each part with its settings, as `unlearned methods show NAME` prints it.
 `<!-- bench: SUITE -->`: the results of a suite, with the paper's numbers beside ours; without a name, those of all suites.
 `<!-- recipe-fields -->`: all fields of a recipe. `<!-- finding-fields -->`: all fields of `audit.json`.
 """
@@ -105,8 +105,9 @@ def bench(suite: str | None) -> Iterator[str]:
     settings = ", ".join(f"{name} {_yaml(value)}" for name, value in record.settings.items())
     yield f"Each cell: {kind.statistic} over seeds, in brackets the smallest and the largest{quoted}. Made with version {record.environment.unlearned} on "
     yield f"{record.environment.device} with: {_escape(settings)}.\n"
-    sheets = bench_sheets(record, kind.statistic, kind.paper)
-    for sheet, drawn in zip(sheets, drawings(record, kind.statistic, kind.paper), strict=True):
+    shown = record.model_copy(update={"rows": tuple(map(kind.shown, record.rows))})
+    sheets = bench_sheets(shown, kind.statistic, kind.paper)
+    for sheet, drawn in zip(sheets, drawings(shown, kind.statistic, kind.paper), strict=True):
         yield f"\n### {suite}: {_escape(sheet.title)}\n"
         yield from _table("method", *map(_escape, sheet.settings))
         yield from (_row(_escape(method), *map(_escape, cells)) for method, cells in sheet.rows)
@@ -152,7 +153,8 @@ def _section(name: str, section: type[BaseModel]) -> Iterator[str]:
 
 def finding_fields() -> Iterator[str]:
     """All fields of `audit.json`, one table for each kind of record."""
-    kinds = (records.AuditRecord, records.Verdict, records.Check, records.Finding, records.Cost, records.SetSummary, records.Environment)
+    kinds = (records.AuditRecord, records.Verdict, records.Check, records.Finding, records.Cost, records.Pruning, records.Removal)
+    kinds += (records.SetSummary, records.Environment)
     for kind in kinds:
         meanings = _attribute_docstrings(kind)
         yield f"\n### {kind.__name__}\n"

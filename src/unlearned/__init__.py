@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlearned.api import Forgotten, attack, audit, forget, load, make_problem
+    from unlearned.api import Forgotten, attack, audit, forget, load, make_problem, rank, trace
     from unlearned.comparing import compare
     from unlearned.data.samples import Samples
     from unlearned.engine.engine import Engine
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from unlearned.exact.deep_linear import forget_deep_linear
     from unlearned.exact.linear import forget_linear
     from unlearned.exact.two_layer import forget_two_layer
+    from unlearned.influence._rank import Ranking
+    from unlearned.influence._trace import Traced
     from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
     from unlearned.methods.lunar import forget_in_turn
     from unlearned.pipeline import run
@@ -41,7 +43,9 @@ _HOMES = {
     "Forgotten": "api",
     "InputError": "errors",
     "Problem": "problem",
+    "Ranking": "influence._rank",
     "Samples": "data.samples",
+    "Traced": "influence._trace",
     "UnlearnedError": "errors",
     "attack": "api",
     "audit": "api",
@@ -55,10 +59,12 @@ _HOMES = {
     "load_edits": "methods._edits",
     "make_problem": "api",
     "parse_recipe": "recipe",
+    "rank": "api",
     "read_recipe": "recipe",
     "run": "pipeline",
     "save_adapter": "methods._edits",
     "save_edits": "methods._edits",
+    "trace": "api",
     "write_report": "report",
 }
 
@@ -75,7 +81,9 @@ __all__ = [
     "Forgotten",
     "InputError",
     "Problem",
+    "Ranking",
     "Samples",
+    "Traced",
     "UnlearnedError",
     "attack",
     "audit",
@@ -89,10 +97,12 @@ __all__ = [
     "load_edits",
     "make_problem",
     "parse_recipe",
+    "rank",
     "read_recipe",
     "run",
     "save_adapter",
     "save_edits",
+    "trace",
     "write_report",
 ]
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unlearned.api import conclude, forget, make_problem, make_subject, model_faults
+from unlearned.api import Forgotten, conclude, forget, make_problem, make_subject, model_faults
 from unlearned.attacks._attack import Attack
 from unlearned.audits._audit import Audit
 from unlearned.data.fingerprints import of_json
+from unlearned.data.samples import Samples, union
 from unlearned.engine.bank import Bank, Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.files import atomic_directory, write_text
@@ -20,14 +25,18 @@ from unlearned.engine.randomness import derive_seed
 from unlearned.engine.training import Trained
 from unlearned.errors import Fault, InputError, collecting, raise_faults, writing
 from unlearned.evidence.subject import Subject
+from unlearned.influence._prune import thinned
+from unlearned.influence._rank import Ranking, grounds_of
+from unlearned.influence._stage import Pruned, prune
 from unlearned.methods._bank import shadow_models
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
-from unlearned.records import AuditRecord, Cost, Finding, Picture
+from unlearned.records import AuditRecord, Cost, Finding, Picture, Pruning
 from unlearned.report import model_card, write_report
 from unlearned.run_directory import RunDirectory
 
 Say = Callable[[str], None]
+_NOTHING = Cost(wall_seconds=0, cpu_seconds=0, peak_memory_bytes=0, samples_seen=0, steps=0)
 
 
 def default_cache() -> Path:
@@ -93,6 +102,10 @@ def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = Fa
             with collecting(own):
                 only(problem.original.model, getattr(how, "parameters", ".*"))
             faults += [fault._replace(field=f"{field}.parameters") for fault in own]
+        if recipe.score is not None and engine is not None:
+            grounds, _ = grounds_of(problem, engine, file.training)
+            found = recipe.score.faults(grounds)
+            faults += [fault if fault.field == "training" else fault._replace(field=f"prune.score.{fault.field}") for fault in found]
         named: list[tuple[str, Audit | Attack]] = [(f"audits.{i}", audit) for i, audit in enumerate(recipe.audits)]
         named += [(f"attacks.{i}", attack) for i, attack in enumerate(recipe.attacks)]
         faults += [fault._replace(field=f"{field}.{fault.field}") for field, part in named for fault in part.faults(problem)]
@@ -124,20 +137,26 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
     if engine.accelerator.num_processes > 1:
         what = f"a run directory is written by one process; this run was started with {engine.accelerator.num_processes}."
         raise InputError(Fault("compute", what, "Start it without `accelerate launch`."))
-    for bank, wanted in (("references", _trains_references(recipe)), ("shadows", recipe.file.shadows.count > 0)):
+    for bank, wanted in (("gate", _passes_gate(recipe)), ("references", _trains_references(recipe)), ("shadows", recipe.file.shadows.count > 0)):
         if wanted:
-            cache = _cache(recipe, bank)
+            cache = default_cache() / bank if bank == "gate" else _cache(recipe, bank)
             with writing(f"{bank}.cache", cache):
                 cache.mkdir(parents=True, exist_ok=True)
     with RunDirectory(out) as directory:
         _need_space(problem, out)
         directory.claim(of_json([recipe.identity(), problem.fingerprint]))
         references = given or train_references(recipe, problem, engine, say)
-        shadows = make_shadows(recipe, problem, engine, say)
+        pruned = _pruned(recipe, problem, engine, directory, say)
+        treated = problem if pruned is None else thinned(problem, pruned.dropped)
+        shadows = [] if treated is None else make_shadows(recipe, treated, engine, say, union(problem.forget, problem.retain))
 
         def unlearn() -> dict[str, Any]:
-            say(f"unlearning with {method.name}")
-            done = forget(problem, method, engine)
+            if treated is None:
+                say("every point of the forget set was skipped: the model stays as it was")
+                done = Forgotten(problem.original, _NOTHING)
+            else:
+                say(f"unlearning with {method.name}")
+                done = forget(treated, method, engine)
             with atomic_directory(out / "unlearned") as fresh:
                 problem.task.save(done.bundle, fresh)
             return done.cost.model_dump()
@@ -146,6 +165,8 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
         # Read back even when it was made just now: an interrupted run and an undisturbed one then measure the same model.
         unlearned = problem.task.restore(out / "unlearned", problem.original)
         subject = make_subject(problem, unlearned, references, shadows=shadows, cost=cost, engine=engine)
+        if pruned is not None:
+            subject = replace(subject, skipped=tuple(pruned.dropped.get("forget", ())), pruning=pruned.pruning, other_costs=pruned.costs)
         parts: list[Audit | Attack] = [*recipe.audits, *recipe.attacks]
         findings = [finding for part in parts for finding in _measure(directory, part, subject, say)]
         record = conclude(subject, findings, recipe.file.verdict, recipe.effective())
@@ -172,8 +193,37 @@ def train_references(recipe: Recipe, problem: Problem, engine: Engine, say: Say)
     return Bank(engine, _cache(recipe, "references")).get(makings, "reference models")
 
 
-def make_shadows(recipe: Recipe, problem: Problem, engine: Engine, say: Say) -> list[Kept]:
-    """The shadow models that a recipe asks for, from the cache where they are there.
+def scores_table(problem: Problem, ranking: Ranking) -> str:
+    """Scores of all training points as CSV: id, set, score; in the order of the sets. What the score `file` reads."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("id", "split", "score"))
+    for split in ("forget", "retain"):
+        writer.writerows(zip(problem.sets[split].ids, itertools.repeat(split), map(repr, ranking.part(split).tolist())))
+    return buffer.getvalue()
+
+
+def _pruned(recipe: Recipe, problem: Problem, engine: Engine, directory: RunDirectory, say: Say) -> Pruned | None:
+    """Which points the method does not see; the stage holds their positions in the sets, never their ids."""
+    how, score = recipe.file.prune, recipe.score
+    if how is None or score is None:
+        return None
+
+    def make() -> dict[str, Any]:
+        say(f"scoring the training points by {score.name}" + (f"; then the gate: {4 * how.gate} models" if how.gate else ""))
+        bank = Bank(engine, default_cache() / "gate", "cache")
+        found = prune(problem, score, how, engine, recipe.file.training, bank, deletion_request=recipe.file.forget.deletion_request)
+        costs = {name: cost.model_dump() for name, cost in found.costs.items()}
+        return {"dropped": found.dropped, "pruning": found.pruning.model_dump(mode="json"), "costs": costs}
+
+    kept = directory.stage("prune", make)
+    pruning = Pruning.model_validate(kept["pruning"])
+    say(pruning.statement)
+    return Pruned(kept["dropped"], pruning, {name: Cost.model_validate(cost) for name, cost in kept["costs"].items()})
+
+
+def make_shadows(recipe: Recipe, problem: Problem, engine: Engine, say: Say, everything: Samples | None = None) -> list[Kept]:
+    """The shadow models that a recipe asks for, from the cache where they are there; their originals are trained on `everything`, if that is more.
 
     Raises:
         InputError: if the cache cannot be written.
@@ -185,7 +235,11 @@ def make_shadows(recipe: Recipe, problem: Problem, engine: Engine, say: Say) -> 
     say(f"{spec.count} shadow models: originals of other seeds, unlearned with {recipe.method.name}")
     # Seeds of their own: one that shared its first weights with a reference would look more like it than it is.
     seeds = [derive_seed(recipe.file.seed, "shadow", i) for i in range(spec.count)]
-    return shadow_models(Bank(engine, _cache(recipe, "shadows"), "shadows.cache"), problem, recipe.method, training, seeds)
+    return shadow_models(Bank(engine, _cache(recipe, "shadows"), "shadows.cache"), problem, recipe.method, training, seeds, everything)
+
+
+def _passes_gate(recipe: Recipe) -> bool:
+    return recipe.file.prune is not None and recipe.file.prune.gate > 0
 
 
 def _trains_references(recipe: Recipe) -> bool:

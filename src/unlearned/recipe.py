@@ -22,6 +22,9 @@ from unlearned.engine.settings import Compute, Settings
 from unlearned.engine.training import Training
 from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.evidence.verdict import Limits
+from unlearned.influence import scores as score_registry
+from unlearned.influence._prune import Prune
+from unlearned.influence._score import Score
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.registry import Registry
@@ -45,6 +48,7 @@ class ForgetSpec(Settings):
     where: str | None = Field(None, description="A filter over columns: label == 3.")
     ids: tuple[str | int, ...] | None = Field(None, description="Ids of samples.")
     file: str | None = Field(None, description="A text file with one id per line.")
+    deletion_request: bool = Field(False, description="Somebody has asked for these samples to be deleted: none of them may be skipped.")
     description: str | None = Field(None, description="In your words, for the report. The report shows neither ids nor the values of a filter.")
 
     @model_validator(mode="after")
@@ -80,6 +84,7 @@ class RecipeFile(Settings):
     data: DataSpec
     forget: ForgetSpec
     method: dict[str, Any] | None = Field(None, description="The method's name and settings.")
+    prune: Prune | None = Field(None, description="Leave points of low influence out of the unlearning.")
     training: Training | None = Field(None, description="How the original was trained; references are trained alike.")
     references: ReferencesSpec = ReferencesSpec()
     shadows: ShadowsSpec = ShadowsSpec()
@@ -103,6 +108,9 @@ class RecipeFile(Settings):
         for key in ("task", "method"):
             if isinstance(data.get(key), str):
                 data[key] = {"name": data[key]}
+        prune = data.get("prune")
+        if isinstance(prune, Mapping) and isinstance(prune.get("score"), str):
+            data["prune"] = {**prune, "score": {"name": prune["score"]}}
         for key in ("audits", "attacks"):
             if isinstance(data.get(key), Sequence) and not isinstance(data[key], str):
                 data[key] = [{"name": entry} if isinstance(entry, str) else entry for entry in data[key]]
@@ -120,12 +128,16 @@ class Recipe(NamedTuple):
     method: Method | None
     audits: tuple[Audit, ...]
     attacks: tuple[Attack, ...]
+    score: Score | None = None
+    """Of `prune`."""
 
     def effective(self) -> dict[str, Any]:
         """All settings, defaults included, fit for a report: what names samples of the forget set is left out, infinity is text."""
         shown = self.file.model_dump(mode="json")
         shown["task"] = {"name": self.task.name, **self.task.model_dump()}
         shown["method"] = None if self.method is None else {"name": self.method.name, **self.method.model_dump(mode="python")}
+        if self.score is not None:
+            shown["prune"]["score"] = {"name": self.score.name, **self.score.model_dump()}
         shown["audits"] = [{"name": audit.name, **audit.model_dump()} for audit in self.audits]
         shown["attacks"] = [{"name": attack.name, **attack.model_dump()} for attack in self.attacks]
         shown["forget"] = _redacted(self.file.forget)
@@ -206,6 +218,12 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
         names = [part.name for part in several if part is not None]
         twice = [i for i, name in enumerate(names) if name in names[:i]]
         faults += [Fault(f"{key}.{i}.name", f"{names[i]!r} is named twice.", "Name each once; findings do not tell two settings apart.") for i in twice]
+    score = None
+    if file and file.prune:
+        score = _part(score_registry, file.prune.score, "prune.score", task_name, faults)
+        faults += _prune_faults(file)
+        if file.prune.of != "retain" and SKIPPED not in [part.name for part in parts["audits"] if part]:
+            parts["audits"].append(audit_registry.get(SKIPPED)())
     if file and file.references.count and not file.references.models and file.training is None:
         faults.append(
             Fault(
@@ -220,7 +238,35 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     raise_faults(faults)
     assert file is not None
     assert task is not None
-    return Recipe(file, task, method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p))
+    return Recipe(file, task, method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p), score)
+
+
+def score_of(recipe: Recipe, name: str | None, settings: Mapping[str, Any]) -> Score:
+    """The score of that name; without one, that of the recipe's `prune`, else gradient-norm.
+
+    Raises:
+        InputError: with everything that is wrong with name and settings.
+    """
+    if name is None and recipe.score is not None:
+        return make_part(score_registry, recipe.score.name, {**recipe.score.model_dump(), **settings}, "score", recipe.task.name)
+    return make_part(score_registry, name or "gradient-norm", settings, "score", recipe.task.name)
+
+
+SKIPPED = "skipped-points"
+"""The audit that is made wherever points of the forget set are left out."""
+
+
+def _prune_faults(file: RecipeFile) -> list[Fault]:
+    prune = file.prune
+    assert prune is not None
+    faults = []
+    if prune.gate and file.training is None:
+        what = "it is not said how the original model was trained, so the gate cannot train without the dropped points."
+        faults.append(Fault("training", what, "Add `training:` (epochs, lr, ...), or set prune.gate: 0."))
+    if file.forget.deletion_request and prune.of != "retain" and not prune.skip_requested:
+        what = "the forget set is a request for deletion, and points that are skipped are not deleted."
+        faults.append(Fault("prune.of", what, "Set `of: retain`; or, to skip them knowing that the request stays open, skip_requested: true."))
+    return faults
 
 
 def make_part(registry: Registry[Part], name: str, settings: Mapping[str, Any], field: str, task: str) -> Part:
@@ -345,7 +391,7 @@ def _short(value: Any) -> str:
 
 
 def _redacted(forget: ForgetSpec) -> dict[str, Any]:
-    shown: dict[str, Any] = {"description": forget.description}
+    shown: dict[str, Any] = {"description": forget.description, "deletion_request": forget.deletion_request}
     if forget.where is not None:
         return shown | {"by": "filter", "columns": column_names(forget.where)}
     if forget.ids is not None:

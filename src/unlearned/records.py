@@ -151,6 +151,71 @@ class Environment(Record):
     threads: int
 
 
+class Removal(Record):
+    """What a training without some points differs in from a training on all of them: one number of the gate."""
+
+    removed: Literal["low", "random", "high"]
+    """Which points were left out: those that were dropped, as many at random, or as many of the highest scores."""
+    metric: str
+    """`utility` on test data, `total_variation` of the predictions, or `confidence`: the mean change of a test sample's probability."""
+    value: float
+    """Models that were trained without the points."""
+    full: float
+    """Models that were trained on everything, held against each other in the same way."""
+    low: float
+    """Lower end of the interval of the difference."""
+    high: float
+    """Upper end of it."""
+    interval: str
+    """How it was got."""
+    told_apart: bool
+    """Whether the difference is beyond the noise of seeds."""
+
+
+class Pruning(Record):
+    """Which points were left out of the unlearning, because a score says that they matter little."""
+
+    score: dict[str, Any]
+    """Name and settings of the score."""
+    of: Literal["forget", "retain", "both"]
+    """From which sets."""
+    rule: str
+    """How it was decided how many, in words."""
+    dropped: dict[str, int]
+    """How many points of each set were left out."""
+    total: dict[str, int]
+    """Of how many."""
+    queries: str
+    """What the score was asked about, in words."""
+    bound: float | None = None
+    """To first order, leaving all dropped points out of the training changes at most so much; None if the score bounds no effect."""
+    bound_of: str | None = None
+    """What changes."""
+    deletion_request: bool = False
+    """Whether the forget set is a request for deletion, which skipping never satisfies."""
+    notes: tuple[str, ...] = ()
+    """What must be known to read it."""
+    gate: tuple[Removal, ...] = ()
+    """Trainings without the dropped, random and highest points; empty if none was made."""
+    gate_words: str = "the gate was not asked for"
+    """What the gate found."""
+
+    @property
+    def skipped(self) -> int:
+        """Points of the forget set that were not unlearned."""
+        return self.dropped.get("forget", 0)
+
+    @property
+    def statement(self) -> str:
+        """What every report says of it."""
+        if not self.skipped:
+            return "Every point of the forget set was unlearned; the retain set was thinned."
+        return (
+            f"{self.skipped} of {self.total['forget']} points of the forget set were skipped: they were not unlearned. "
+            "Skipping is not deletion, and never satisfies a request for it."
+        )
+
+
 class AuditRecord(Record):
     """The whole outcome of a run: the file `audit.json`."""
 
@@ -164,6 +229,8 @@ class AuditRecord(Record):
     """By what was made: `unlearned`, `reference` (mean over the bank)."""
     models: dict[str, int] = {}
     """How many models there were besides original and unlearned: `reference`, and `shadow` (further models that were unlearned in the same way)."""
+    pruning: Pruning | None = None
+    """Which points were left out of the unlearning; None: none."""
     findings: tuple[Finding, ...]
     pictures: tuple[Picture, ...] = ()
 
@@ -256,6 +323,37 @@ class BenchRecord(Record):
         head = self.model_dump(mode="json", by_alias=True, exclude={"rows"})
         lines = ",\n".join("    " + json.dumps(row.model_dump(mode="json", exclude_none=True), ensure_ascii=False, allow_nan=False) for row in self.rows)
         return json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False)[:-2] + f',\n  "rows": [\n{lines}\n  ]\n}}\n'
+
+
+RANK_SCHEMA: Literal["unlearned.rank/1"] = "unlearned.rank/1"
+
+
+class RankRecord(Record):
+    """How the influence of a model's training points is distributed: what `unlearned rank --json` prints. It names none of them."""
+
+    schema_: Literal["unlearned.rank/1"] = Field(RANK_SCHEMA, alias="schema")
+    environment: Environment
+    score: dict[str, Any]
+    """Name and settings."""
+    queries: str
+    """What the score was asked about, in words."""
+    notes: tuple[str, ...]
+    """What must be known to read it."""
+    points: dict[str, int]
+    """How many points of each set."""
+    quantiles: dict[str, tuple[float, ...]]
+    """Of each set: the distance of the scores from 0 at 0, 1, ..., 100 percent of its points, lowest first."""
+    bounds: tuple[float, ...] | None
+    """What leaving out the lowest 0, 1, ..., 99 percent of both sets changes at most, to first order; None if the score bounds no effect."""
+    bound_of: str | None
+    """What changes."""
+    cost: Cost
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """As `--json` prints it."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 COMPARE_SCHEMA: Literal["unlearned.compare/1"] = "unlearned.compare/1"

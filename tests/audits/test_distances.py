@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from unlearned.audits.output_distance import jensen_shannon, total_variation
 from unlearned.audits.utility import average_gap, tug_of_war
+from unlearned.evidence.distances import jensen_shannon, total_variation
 
 
 def distributions(seed: int) -> torch.Tensor:

@@ -53,6 +53,8 @@ class Row(NamedTuple):
 
     stand_in: Callable[[pytest.MonkeyPatch], None] | None = None
     """Audits and attacks: puts something in the place of a package that is not part of the tests' environment."""
+    skipped: tuple[int, ...] = ()
+    """Audits: positions in the forget set of points that were left out of the unlearning."""
 
     @property
     def task(self) -> str:
@@ -182,6 +184,8 @@ AUDITS = [
     Row("relearn-time", "plain", {"optimizer": "adam", "cap": 60, "every": 3, "score": "knowledge", "alpha": 0.0}, "knowledge"),
     *_on(TEXTS, "knowledge-holes", _HOLES),
     *_on(("plain", "vit"), "knowledge-holes", {"images": {"neighbours": 6}}),
+    *_on(ALL, "skipped-points", {}, skipped=(1, 4)),
+    Row("skipped-points", "plain", {}, "all", skipped=(0, 1, 2, 3, 4, 5)),
     *_on(ALL, "cost", {}, subjects=("unlearned", "reference")),
     Row("generation", "pixel", {"samples": 5}),
     Row("image-scores", "pixel", {"samples": 3, "detector": "tests.audits.test_generation:brightness"}),

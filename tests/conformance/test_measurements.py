@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,7 +58,8 @@ def subject_of(
 def subject_for(row: Row, **more: Any) -> Subject:
     """One with enough models to measure everything."""
     models = max(2, row.fewest)
-    return subject_of(row.kind, **{"references": models, "shadows": models, "where": row.where, **more})
+    subject = subject_of(row.kind, **{"references": models, "shadows": models, "where": row.where, **more})
+    return replace(subject, skipped=row.skipped)
 
 
 @functools.cache

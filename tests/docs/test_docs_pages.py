@@ -23,6 +23,7 @@ from tests.docs.test_docs_examples import without_numbers
 from unlearned.attacks import attacks
 from unlearned.audits import audits
 from unlearned.bench import suites
+from unlearned.influence import scores
 from unlearned.methods import methods
 from unlearned.pipeline import load_problem
 
@@ -147,7 +148,7 @@ def hooks() -> Any:
     return module
 
 
-@pytest.mark.parametrize(("group", "registry"), [("methods", methods), ("audits", audits), ("attacks", attacks)])
+@pytest.mark.parametrize(("group", "registry"), [("methods", methods), ("audits", audits), ("attacks", attacks), ("scores", scores)])
 def test_every_part_has_its_card(hooks: Any, group: str, registry: Any) -> None:
     page = hooks.on_page_markdown((DOCS / f"{group}.md").read_text(encoding="utf-8"))
     assert re.findall(r"^## (\S+)$", page, re.MULTILINE) == registry.names()

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
-from unlearned.audits.output_distance import jensen_shannon
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.errors import InputError
 from unlearned.evidence.comparison import Measured, absent, compare
+from unlearned.evidence.distances import jensen_shannon
 from unlearned.evidence.statistics import bootstrap
 from unlearned.evidence.subject import Subject
 from unlearned.records import Finding

@@ -15,7 +15,6 @@ from unlearned.audits._membership import auc, balanced_accuracy
 from unlearned.audits._nearest import balanced, feature, nearest, svm
 from unlearned.audits.cost import CostAudit
 from unlearned.audits.mia_nn import MiaNN
-from unlearned.audits.output_distance import total_variation
 from unlearned.audits.u_lira import ULira, per_fold, target_scores
 from unlearned.bench._grids import Contender
 from unlearned.bench._scene import Scene
@@ -25,6 +24,7 @@ from unlearned.engine.bank import Kept
 from unlearned.engine.files import write_text
 from unlearned.engine.randomness import derive_seed
 from unlearned.errors import DivergedError
+from unlearned.evidence.distances import total_variation
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.methods._method import Method

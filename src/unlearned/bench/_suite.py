@@ -65,6 +65,11 @@ class Suite(Settings, ABC):
         del rows
         return ()
 
+    @classmethod
+    def shown(cls, row: BenchRow) -> BenchRow:
+        """The row as it stands in tables and plots, where settings are columns."""
+        return row
+
     def require(self, place: Place) -> None:
         """Check that everything is there that the cells need, before any work.
 

@@ -24,12 +24,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from unlearned.audits.output_distance import total_variation
 from unlearned.bench import suites
 from unlearned.bench._forget_sets import OneClass
 from unlearned.bench._image_suite import ImageSuite, Pair
 from unlearned.bench._scene import Scale, Scene, scene_of
 from unlearned.bench._suite import Cell, Place
+from unlearned.evidence.distances import total_variation
 from unlearned.methods.trw import TRW, forgotten_classes, reweighted
 from unlearned.records import BenchRow
 from unlearned.tasks._task import ModelSource

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from unlearned.cli import attack, audit, bench, compare, demo, init, parts, report, run, validate
+from unlearned.cli import attack, audit, bench, compare, demo, init, parts, rank, report, run, trace, validate
 from unlearned.cli._shell import guarded
 
 app = typer.Typer(
@@ -23,11 +23,14 @@ app.command("validate")(validate.validate)
 app.command("run")(run.run)
 app.command("audit")(audit.audit)
 app.command("attack")(attack.attack)
+app.command("rank")(rank.rank)
+app.command("trace")(trace.trace)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 for group in ("methods", "audits", "attacks"):
     app.add_typer(parts.make(group), name=group)
+app.add_typer(parts.make("scores", "influence"), name="scores")
 
 
 def main() -> None:

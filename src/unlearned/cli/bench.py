@@ -53,14 +53,15 @@ def bench(
         suite = make_settings(kind, {**(kind.quick().model_dump() if quick else {}), **given}, "suite")
         compute = make_settings(Compute, {"device": device, "threads": threads, "workers": workers}, "compute")
         record = run_suite(suite, Place(data, cache or default_cache() / "bench", compute, not as_json))
+    shown = record.model_copy(update={"rows": tuple(map(suite.shown, record.rows))})
     if output is not None:
         write_text(output, record.to_json(), "--output")
     if html is not None:
-        write_page(benchmark(record, suite.statistic, suite.paper), html, "--html")
+        write_page(benchmark(shown, suite.statistic, suite.paper), html, "--html")
     if as_json:
         typer.echo(record.to_json(), nl=False)
         return
-    Console().print(bench_tables(record, suite.statistic, suite.paper))
+    Console().print(bench_tables(shown, suite.statistic, suite.paper))
     if output is not None:
         say(f"rows: {output}")
     if html is not None:

@@ -1,4 +1,4 @@
-"""`unlearned methods | audits | attacks [show NAME]`."""
+"""`unlearned methods | audits | attacks | scores [show NAME]`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pydantic import BaseModel
 from unlearned.cli._shell import Json, print_json
 
 
-def make(group: str) -> typer.Typer:
+def make(group: str, room: str | None = None) -> typer.Typer:
     """The commands of one registry.
 
     Args:
-        group: `methods`, `audits` or `attacks`.
+        group: `methods`, `audits`, `attacks` or `scores`.
+        room: where it is, if that has another name.
     """
     app = typer.Typer(help=f"List the {group}; `show NAME` explains one.", invoke_without_command=True, rich_markup_mode=None)
 
     def registry() -> Any:
-        return getattr(importlib.import_module(f"unlearned.{group}"), group)
+        return getattr(importlib.import_module(f"unlearned.{room or group}"), group)
 
     @app.callback()
     def list_all(context: typer.Context, as_json: Json = False) -> None:
@@ -57,8 +58,12 @@ def _settings(part: Any) -> dict[str, dict[str, Any]]:
         if isinstance(field.default, BaseModel):
             found |= {f"{name}.{inner}": told for inner, told in _settings(type(field.default)).items()}
         else:
-            found[name] = {"default": _plain(field.default), "description": field.description or "", "range": _range(field)}
+            found[name] = {"default": _default(field), "description": field.description or "", "range": _range(field)}
     return found
+
+
+def _default(field: Any) -> Any:
+    return "must be given" if field.is_required() else _plain(field.default)
 
 
 def _plain(value: Any) -> Any:

@@ -271,6 +271,11 @@ def _schedule(plan: Plan, sets: Mapping[str, Samples], how: Optimisation, seed: 
     return schedule
 
 
+def planned_steps(plan: Plan, sets: Mapping[str, Samples], how: Optimisation, seed: int) -> int:
+    """How many steps a plan takes."""
+    return sum(len(positions) for positions in _cut(_schedule(plan, sets, how, seed), plan.max_steps))
+
+
 def _cut(schedule: list[_Positions], most: int | None) -> list[_Positions]:
     if most is None:
         return schedule
@@ -291,13 +296,15 @@ def _batches(engine: Engine, sets: Mapping[str, Samples], positions: _Positions)
         yield (engine.to_device(next(streams[0])) if forget else {}), (engine.to_device(next(streams[1])) if retain else {})
 
 
+def lr_share(how: Optimisation, progress: float) -> float:
+    """What part of `how.lr` the schedule gives when this share of all steps is done."""
+    return float(0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi, dtype=torch.float64)))) if how.schedule == "cosine" else 1.0
+
+
 def _set_lr(optimizer: Optimizer, how: Optimisation, plan: Plan, number: int, progress: float) -> None:
-    if plan.lr_factor:
-        factor = plan.lr_factor(number)
-    elif how.schedule == "cosine":
-        factor = float(0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi, dtype=torch.float64))))
-    else:
+    if not plan.lr_factor and how.schedule == "constant":
         return
+    factor = plan.lr_factor(number) if plan.lr_factor else lr_share(how, progress)
     for group in optimizer.param_groups:
         group["lr"] = how.lr * factor
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
 from unlearned.problem import Problem
-from unlearned.records import Cost, Picture, SubjectName
+from unlearned.records import Cost, Picture, Pruning, SubjectName
 from unlearned.tasks._task import Batch, Bundle
 
 Made = TypeVar("Made")
@@ -35,6 +35,12 @@ class Subject:
     """Further models that were unlearned as this one was, each from an original of another seed: for attacks on the distribution of models."""
     pictures: list[Picture] = field(default_factory=list, repr=False)
     """Generated images that audits and attacks add to the report, where a setting asks for them."""
+    skipped: Sequence[int] = ()
+    """Positions in the forget set of points that were left out of the unlearning."""
+    pruning: Pruning | None = None
+    """How it was decided which points to leave out; None: none was."""
+    other_costs: Mapping[str, Cost] = field(default_factory=dict)
+    """Of what was done besides, by its name."""
     _kept: dict[tuple[str, str, str], Tensor] = field(default_factory=dict, repr=False)
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
 

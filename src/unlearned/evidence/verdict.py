@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from unlearned.engine.settings import Settings
-from unlearned.records import Check, Finding, Verdict, pick
+from unlearned.records import Check, Finding, Pruning, Verdict, pick
 
 
 class Limits(Settings):
@@ -18,12 +18,13 @@ class Limits(Settings):
     relearn_gap: float = Field(0.25, ge=0, le=1, description="Of knowledge that a relearning attack brings back, at any step.")
 
 
-def judge(findings: Sequence[Finding], limits: Limits) -> Verdict:
+def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None = None) -> Verdict:
     """A verdict over all findings that have a limit.
 
     A check passes if the whole interval of the value lies within the limit around the reference, and fails if no part of it does; in
     between the samples are too few to tell, and it stays undecided. A value without an interval rests on too few samples. Without references nothing can
-    be decided. The verdict is passed only if every check is.
+    be decided. The verdict is passed only if every check is. Where points of the forget set were skipped, their membership and knowledge are checks too; that a
+    request for deletion was not carried out in full is one that fails.
     """
     unlearned = [f for f in findings if f.subject == "unlearned"]
     checks = [
@@ -32,6 +33,12 @@ def judge(findings: Sequence[Finding], limits: Limits) -> Verdict:
         if f.split in {"forget", "retain", "test"}
     ]
     checks += [_check(f"membership attack on {f.split}", f, limits.membership_gap) for f in pick(unlearned, audit="membership", metric="auc")]
+    skipped = pick(unlearned, audit="skipped-points", split="forget-skipped")
+    checks += [_check("membership attack on the skipped points", f, limits.membership_gap) for f in pick(skipped, metric="auc")]
+    checks += [_check("knowledge of the skipped points", f, limits.utility_gap) for f in pick(skipped, metric="knowledge")]
+    if pruning is not None and pruning.deletion_request and pruning.skipped:
+        words = f"{pruning.skipped} samples of it were skipped, and skipping never satisfies it."
+        checks.append(Check(name="the request for deletion", passed=False, words=words))
     curve = [f for f in pick(unlearned, audit="relearn", metric="knowledge") if f.value is not None]
     if curve:
         points = [_check("relearning" if f.budget is None else f"relearning, after {f.budget:g} {f.budget_unit}", f, limits.relearn_gap) for f in curve]
@@ -66,6 +73,8 @@ def _check(name: str, finding: Finding, limit: float) -> Check:
 def _conclude(checks: list[Check]) -> Verdict:
     failed = [check.name for check in checks if check.passed is False]
     open_ = [check.name for check in checks if check.passed is None]
+    if failed and all("skipped" in name or "deletion" in name for name in failed):
+        return Verdict(status="failed", headline=f"Pruning is not defensible: see {_list(failed)}.", checks=tuple(checks))
     if failed:
         return Verdict(
             status="failed", headline=f"Not unlearned: the model differs from one that never saw the forget set in {_list(failed)}.", checks=tuple(checks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unlearned.data.fingerprints import of_tensors
-from unlearned.data.samples import union
+from unlearned.data.samples import Samples, union
 from unlearned.engine.bank import Bank, Kept, Making
 from unlearned.engine.engine import Engine
 from unlearned.engine.training import Trained, Training
@@ -39,15 +39,16 @@ class Unlearned(Making):
         return self.like.with_model(self.method.unlearn(self.problem, engine))
 
 
-def shadow_models(bank: Bank, problem: Problem, method: Method, training: Training, seeds: Sequence[int]) -> list[Kept]:
+def shadow_models(bank: Bank, problem: Problem, method: Method, training: Training, seeds: Sequence[int], everything: Samples | None = None) -> list[Kept]:
     """For each seed an original trained on everything, from which `method` then unlearned the problem's forget set.
 
-    The originals are in the bank, too: every method that is compared starts from the same ones.
+    The originals are in the bank, too: every method that is compared starts from the same ones. `everything` is what they are trained on where that is more
+    than the sets of the problem.
 
     Raises:
         DivergedError: if a training or the method diverges.
     """
-    everything = union(problem.forget, problem.retain)
+    everything = union(problem.forget, problem.retain) if everything is None else everything
     originals = bank.get([Trained(problem.original, seed, everything, training, "original") for seed in seeds], "shadow originals")
     makings = [Unlearned(problem.original, seed, replace(problem, original=original.bundle), method) for seed, original in zip(seeds, originals, strict=True)]
     return bank.get(makings, f"shadow models of {method.name}")

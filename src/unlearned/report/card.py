@@ -81,4 +81,6 @@ def _limits(record: AuditRecord) -> str:
     lines = ["The evidence is about what was measured, with these audits and attacks, on these sets. It does not show that no other attack would succeed."]
     if not any(finding.subject == "reference" and finding.value is not None for finding in record.findings):
         lines.append("No model retrained without the forget set was measured, so nothing here says what such a model would show.")
+    if record.pruning is not None:
+        lines.insert(0, f"{escape(record.pruning.statement)} Left out were {escape(record.pruning.rule)}, by the score {escape(record.pruning.score['name'])}.")
     return "## Limits\n\n" + "\n\n".join(lines)

@@ -32,6 +32,7 @@ def summary(record: AuditRecord) -> RenderableType:
     parts.extend([table([f for f in numbers if f.value is not None])] if any(f.value is not None for f in numbers) else [])
     parts.extend(_absent([f for f in numbers if f.value is None]))
     parts.extend(_check(check) for check in verdict.checks)
+    parts.extend(_pruning(record))
     parts.extend(_cost(name, cost) for name, cost in record.costs.items())
     parts.extend(literal(curve.sentence) for curve in curves(record.findings))
     return Group(*parts)
@@ -71,6 +72,15 @@ def _cell(row: Row, subject: SubjectName) -> Text:
 def _check(check: Check) -> Text:
     word = words.outcome(check)
     return Text.assemble((f"{word:<9}", COLOURS[word]), "  ", literal(check.name), ": ", literal(check.words))
+
+
+def _pruning(record: AuditRecord) -> list[Text]:
+    pruning = record.pruning
+    if pruning is None:
+        return []
+    bound = "" if pruning.bound is None else f" To first order that changes {pruning.bound_of} by at most {words.significant(pruning.bound)}."
+    rule = f"left out: {pruning.rule}, by {pruning.score['name']}.{bound}"
+    return [literal(pruning.statement, "bold"), literal(rule), literal(f"the gate: {pruning.gate_words}"), *(literal(note, "yellow") for note in pruning.notes)]
 
 
 def _cost(name: str, cost: Cost) -> Text:

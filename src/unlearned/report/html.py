@@ -12,12 +12,13 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from unlearned.records import AuditRecord, BenchRecord, CompareRecord, Environment
+from unlearned.records import AuditRecord, BenchRecord, CompareRecord, Environment, RankRecord
 from unlearned.report import words
 from unlearned.report.bench import Papers, Statistic, sheets
 from unlearned.report.comparison import contents
 from unlearned.report.looks import Look, look
 from unlearned.report.pictures import pictures
+from unlearned.report.ranking import ranking_plots, ranking_rows
 from unlearned.report.rows import Row, side_by_side, single
 from unlearned.report.sections import sections
 from unlearned.report.several import caveats
@@ -65,6 +66,22 @@ def benchmark(record: BenchRecord, statistic: Statistic, paper: Papers) -> str:
         "environment": _environment(record.environment),
     }
     return _render("bench.html.j2", [_asset("page.js")], values)
+
+
+def ranking(record: RankRecord) -> str:
+    """The page of a ranking as text."""
+    import plotly.offline
+
+    figures = ranking_plots(record)
+    values = {
+        "record": record,
+        "shares": ranking_rows(record),
+        "figures": figures,
+        "specs": [figure.spec for figure in figures],
+        "score": yaml.safe_dump(record.score, sort_keys=False, allow_unicode=True),
+        "environment": _environment(record.environment),
+    }
+    return _render("ranking.html.j2", [plotly.offline.get_plotlyjs(), _asset("plots.js"), _asset("page.js")], values)
 
 
 def drawings(record: BenchRecord, statistic: Statistic, paper: Papers) -> list[str]:

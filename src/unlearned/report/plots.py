@@ -78,12 +78,14 @@ def _trace(subject: SubjectName, points: list[tuple[Finding, float]], **parts: A
     }
 
 
-def _axis(unit: str, title: str) -> dict[str, Any]:
+def axis(unit: str, title: str) -> dict[str, Any]:
+    """An axis in a unit."""
     axis: dict[str, Any] = {"title": {"text": literal(title), "standoff": 10}, "zeroline": False, "automargin": True, "nticks": 6}
     return axis | ({"tickformat": ".3~p"} if unit == "share" else {})
 
 
-def _layout(**parts: Any) -> dict[str, Any]:
+def frame(**parts: Any) -> dict[str, Any]:
+    """What all plots share, with further parts."""
     return {
         "margin": {"l": 10, "r": 14, "t": 36, "b": 10},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -131,11 +133,11 @@ def by_split(findings: Sequence[Finding]) -> Figure:
             places = [literal(f.split) for f, _ in points]
             traces.append(_trace(subject, points, x=places, y=[value for _, value in points], error_y=_errors(points, COLOURS[subject])))
     splits_axis = {"type": "category", "categoryorder": "array", "categoryarray": splits, "automargin": True, "showgrid": False, "zeroline": False}
-    layout = _layout(
+    layout = frame(
         scattermode="group",
         scattergap=0.55,
         xaxis=splits_axis,
-        yaxis=_axis(_unit(findings), _axis_title(findings)) | {"range": _range(findings)},
+        yaxis=axis(_unit(findings), _axis_title(findings)) | {"range": _range(findings)},
         showlegend=True,
     )
     title = f"{_name(findings[0])} by split"
@@ -160,7 +162,7 @@ def against_reference(findings: Sequence[Finding]) -> Figure:
             band = {"fillcolor": BANDS["reference"], "line": {"width": 0}}
             shapes.append({"type": "rect", "layer": "between", "yref": "paper", "y0": 0, "y1": 1, "x0": finding.low, "x1": finding.high, **band})
     rows_axis = {"type": "category", "automargin": True, "showgrid": False, "zeroline": False}
-    layout = _layout(xaxis=_axis(_unit(findings), _axis_title(findings)), yaxis=rows_axis, showlegend=False, shapes=shapes)
+    layout = frame(xaxis=axis(_unit(findings), _axis_title(findings)), yaxis=rows_axis, showlegend=False, shapes=shapes)
     layout["margin"] |= {"t": 10}
     caption = "The dashed line is the reference, the band its interval." if shapes else "No line to compare with: there is no value of a reference."
     title = _name(findings[0]) + ("" if findings[0].split == "all" else f", {findings[0].split}")
@@ -187,8 +189,8 @@ def over_budget(curve: Curve) -> Figure:
             line = {"color": COLOURS[subject], "width": 2, "dash": DASHES[subject]}
             place = {"x": places(f for f, _ in shown), "y": [value for _, value in shown]}
             traces.append(_trace(subject, shown, mode="lines+markers", line=line, legendgroup=subject, **place))
-    budget_axis = _axis("", f"budget of the attack ({curve.budget_unit})" if curve.budget_unit else "budget of the attack")
+    budget_axis = axis("", f"budget of the attack ({curve.budget_unit})" if curve.budget_unit else "budget of the attack")
     marks = {"tickmode": "array", "tickvals": [tick.place for tick in scale.ticks], "ticktext": [literal(tick.text) for tick in scale.ticks]}
-    layout = _layout(xaxis=budget_axis | marks, yaxis=_axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
+    layout = frame(xaxis=budget_axis | marks, yaxis=axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
     title = f"{curve.audit}: {words.readable(curve.metric)} {words.place(curve.split)}"
     return Figure(title, f"{curve.sentence}.{_absent(curve.findings)}", {"data": traces, "layout": layout}, tuple(curve.findings))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +67,17 @@ class Bundle:
     def with_model(self, model: nn.Module) -> Bundle:
         """The same companions around another model of the same architecture."""
         return replace(self, model=model)
+
+
+class Choices(NamedTuple):
+    """A loss as a weighted sum of cross-entropies, one for each choice that the model makes about a sample: Σ_m w_m (−log softmax(z_m)_{y_m})."""
+
+    logits: Tensor
+    """z, (B, M, C), differentiable."""
+    targets: Tensor
+    """y, (B, M); any valid number where the weight is 0."""
+    weights: Tensor
+    """w ≥ 0, (B, M)."""
 
 
 class Task(Settings, ABC):
@@ -181,6 +192,15 @@ class Task(Settings, ABC):
         """
         del model, batch
         raise NotImplementedError(f"{self.name} names no outputs that unlearning must keep")
+
+    def choices(self, model: nn.Module, batch: Batch) -> Choices:
+        """The cross-entropies that `losses` sums up: what the curvature of the loss is made of.
+
+        Raises:
+            NotImplementedError: if the loss is no sum of cross-entropies.
+        """
+        del model, batch
+        raise NotImplementedError(f"the loss of {self.name} is no sum of cross-entropies")
 
     def classes(self, batch: Batch) -> Tensor | None:
         """The class of each sample, (B,), where the outputs are logits of classes; None: samples have none."""

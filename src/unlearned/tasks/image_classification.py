@@ -20,7 +20,7 @@ from unlearned.tasks import tasks
 from unlearned.tasks._heads import head_of
 from unlearned.tasks._images import read_images
 from unlearned.tasks._models import call_function, from_pretrained, is_function, is_transformers, load_function, pretrained_directory, restore, save_module
-from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured, stack
+from unlearned.tasks._task import Batch, Bundle, Choices, Data, DataSource, ModelSource, Task, measured, stack
 
 
 @tasks.register("image-classification")
@@ -97,6 +97,11 @@ class ImageClassification(Task):
     def constraints(self, model: nn.Module, batch: Batch) -> Tensor:
         """The largest logit of each sample, (B, 1): which one it is, is held fixed (Block et al. 2025, section 5)."""
         return self.outputs(model, batch).amax(dim=1, keepdim=True)
+
+    def choices(self, model: nn.Module, batch: Batch) -> Choices:
+        """One choice of weight 1: the label."""
+        logits, targets = self.outputs(model, batch)[:, None], batch["labels"][:, None]
+        return Choices(logits, targets, torch.ones_like(targets, dtype=logits.dtype))
 
     def classes(self, batch: Batch) -> Tensor:
         """The labels, (B,)."""

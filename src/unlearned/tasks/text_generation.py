@@ -25,7 +25,7 @@ from unlearned.tasks import tasks
 from unlearned.tasks._generation import greedy, true_answers
 from unlearned.tasks._language_models import load_language_model
 from unlearned.tasks._models import call_function, is_function, restore
-from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, measured
+from unlearned.tasks._task import Batch, Bundle, Choices, Data, DataSource, ModelSource, Task, measured
 from unlearned.tasks._texts import IGNORED, Form, Template, end_tokens, tokenise, tokenise_prompts
 from unlearned.tasks.image_classification import fresh_module
 
@@ -152,6 +152,12 @@ class TextGeneration(Task):
         counted = targets != IGNORED
         chosen = self.token_logits(model, batch).gather(2, torch.where(counted, targets, 0)[..., None])[..., 0]
         return torch.where(counted, chosen, 0).sum(dim=1, keepdim=True)
+
+    def choices(self, model: nn.Module, batch: Batch) -> Choices:
+        """The tokens of the answer, each with one share of it."""
+        logits, counted = self.token_logits(model, batch), answer_mask(batch)
+        weights = counted.to(logits.dtype) / counted.sum(dim=1, keepdim=True)
+        return Choices(logits, torch.where(counted, batch["labels"][:, 1:], 0), weights)
 
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
         """ROUGE-1 recall of the greedy answer, or exp(mean log p(answer token))."""

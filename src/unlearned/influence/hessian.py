@@ -1,0 +1,313 @@
+"""Hessian: how far the model would move if a point were left out of its training, by a damped Gauss-Newton matrix.
+
+Paper: Kleiman et al. 2025, arXiv 2512.05254, name "Hessian-based influence"; which form they use is not known to us. The form is that of Koh and Liang 2017.
+Formula: H = G + λ I, G the Gauss-Newton (Fisher) matrix of the mean loss. Leaving z out moves θ by H⁻¹ g_z / n to first order.
+    self        g_zᵀ H⁻¹ g_z                    what it does to its own loss
+    parameters  ‖H⁻¹ g_z‖                       how far the weights move
+    prediction  mean over queries of |g_qᵀ H⁻¹ g_z|
+    signed      mean over queries of  g_qᵀ H⁻¹ g_z:  above 0, the point speaks for what the queries say
+H is taken of the last layer, in closed form (`last-layer`); of the whole network by conjugate gradients (`cg`) or by LiSSA (`lissa`) on products with G; or of
+all linear layers and convolutions by eigenvalue-corrected Kronecker factors (`ekfac`, George et al. 2018).
+Defaults of the authors: not known. λ: a tenth of the mean eigenvalue, as in Grosse et al. 2023.
+Deviations: with `leverage`, last layer only, a point's own curvature is taken out of H: a whole Newton step of leaving it out. Queries are at most
+`most_queries`, chosen by the seed. `cg` and `lissa` solve once for each query, and with self or parameters once for each point, which small sets alone can pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from unlearned.data.samples import Samples
+from unlearned.engine.engine import Engine, evaluating, on_device
+from unlearned.engine.randomness import derive_seed
+from unlearned.engine.sample_gradients import HELD, over_pieces, sample_gradients, trained_names
+from unlearned.errors import Fault, InputError
+from unlearned.influence import _kronecker as kronecker
+from unlearned.influence import scores
+from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
+from unlearned.influence._last_layer import curvature, gradients, left_out, seen
+from unlearned.influence._score import Effects, Grounds, Score, Values
+from unlearned.tasks._heads import head_of
+
+Of = Literal["self", "parameters", "prediction", "signed"]
+
+LARGEST = 12_000
+"""Weights of a last layer whose matrix is solved with."""
+
+
+def read_off(of: Of, own: Tensor, solved: Tensor, along: Tensor | None) -> Tensor:
+    """The number of each point.
+
+    Args:
+        of: which.
+        own: g_z as rows, (B, d).
+        solved: H⁻¹ g_z, (B, d).
+        along: H⁻¹-products with the queries, g_qᵀ H⁻¹ g_z, (B, Q).
+    """
+    if of == "self":
+        product: Tensor = (own * solved).sum(dim=1)
+        return product
+    if of == "parameters":
+        norms: Tensor = solved.norm(dim=1)
+        return norms
+    assert along is not None
+    return along.abs().mean(dim=1) if of == "prediction" else along.mean(dim=1)
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """The last layer."""
+
+    model: nn.Module
+    inverse: Tensor
+    queries: Tensor | None
+    of: Of
+    leverage: bool
+    n: int
+
+    def __call__(self, engine: Engine, samples: Samples, start: int) -> Tensor:
+        del start
+        found = []
+        with on_device(self.model, engine.device):
+            for part in seen(engine, self.model, samples):
+                r, x = part.residuals, part.inputs
+                inverse = self.inverse.to(x)
+                own = gradients(r, x)
+                if self.leverage:
+                    r = left_out(r, part.probabilities, x, inverse, self.n)
+                solved = gradients(r, x) @ inverse
+                along = None if self.queries is None else solved @ self.queries.to(x).T
+                found.append(read_off(self.of, own, solved, along).cpu())
+        return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """The whole network, by products with G."""
+
+    model: nn.Module
+    names: tuple[str, ...]
+    queries: Tensor | None
+    """H⁻¹ g_q as columns, (d, Q)."""
+    of: Of
+    solve: Callable[[Engine, nn.Module, Tensor], Tensor]
+
+    def __call__(self, engine: Engine, samples: Samples, start: int) -> Tensor:
+        del start
+        found = []
+        with on_device(self.model, engine.device):
+            for rows in sample_gradients(engine, self.model, samples, self.names):
+                if self.queries is None:
+                    solved = torch.stack([self.solve(engine, self.model, row) for row in rows])
+                    found.append(read_off(self.of, rows, solved, None).cpu())
+                else:
+                    found.append(read_off(self.of, rows, rows, rows @ self.queries.to(rows)).cpu())
+        return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class _Factored:
+    """Layer by layer, in the eigenbasis."""
+
+    model: nn.Module
+    names: tuple[str, ...]
+    factors: dict[str, kronecker.Factor]
+    damping: float
+    queries: dict[str, Tensor] | None
+    """Rotated gradients of the queries, (Q, out, in) for each layer."""
+    of: Of
+    batch_size: int
+
+    def __call__(self, engine: Engine, samples: Samples, start: int) -> Tensor:
+        del start
+        with on_device(self.model, engine.device):
+            layers = kronecker.covered(self.model, self.names)
+            batches = kronecker.parts(engine, self.model, samples, layers, kronecker.errors, self.batch_size)
+            found = [self._of_batch(parts).cpu() for parts in batches]
+        return torch.cat(found)
+
+    def _of_batch(self, parts: dict[str, kronecker.Part]) -> Tensor:
+        total: Tensor | None = None
+        for name, part in parts.items():
+            factor = self.factors[name]
+            own = factor.rotated(part.gradients)
+            solved = own / (factor.eigenvalues + self.damping)
+            if self.queries is not None:
+                here = solved.flatten(1) @ self.queries[name].flatten(1).T
+            elif self.of == "self":
+                here = (own * solved).flatten(1).sum(dim=1, keepdim=True)
+            else:
+                here = solved.flatten(1).square().sum(dim=1, keepdim=True)
+            total = here if total is None else total + here
+        assert total is not None
+        if self.queries is not None:
+            return total.abs().mean(dim=1) if self.of == "prediction" else total.mean(dim=1)
+        return total[:, 0] if self.of == "self" else total[:, 0].sqrt()
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """H⁻¹ v by conjugate gradients or LiSSA."""
+
+    score: Hessian
+    names: tuple[str, ...]
+    samples: Samples
+    damping: float
+    scale: float
+
+    def __call__(self, engine: Engine, model: nn.Module, right: Tensor) -> Tensor:
+        product = GaussNewton(engine, model, self.samples, self.names, self.damping)
+        if self.score.curvature == "cg":
+            return conjugate_gradients(product, right, self.score.tolerance, self.score.iterations)
+        size = min(self.score.batch_size, len(self.samples))
+        seed = derive_seed(engine.seed, "lissa")
+
+        def stochastic(step: int, vector: Tensor) -> Tensor:
+            if size == len(self.samples):
+                return product(vector)
+            [batch] = engine.batches(self.samples.shuffled(derive_seed(seed, step)).subset(range(size)), size)
+            return product.stochastic(vector, batch)
+
+        return lissa(stochastic, right, self.scale, self.score.iterations)
+
+
+@scores.register("hessian")
+class Hessian(Score):
+    """Influence by the inverse curvature."""
+
+    name: ClassVar[str] = "hessian"
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"image-classification", "text-generation"})
+    signed: ClassVar[bool] = True
+    of: Of = Field("parameters", description="self, parameters, prediction (absolute values over queries) or signed (their mean with its sign).")
+    curvature: Literal["last-layer", "cg", "lissa", "ekfac"] = Field("last-layer", description="Of which weights, and how it is solved with.")
+    damping: float | None = Field(None, gt=0, description="λ; None: a tenth of the mean eigenvalue of G.")
+    leverage: bool = Field(False, description="Take the point's own curvature out of H; last layer only.")
+    parameters: str = Field(".*", description="For cg, lissa and ekfac: a regular expression for the names of the parameters that count.")
+    curvature_samples: int = Field(2000, ge=1, description="Points that the curvature of cg, lissa and ekfac is taken over, chosen by the seed.")
+    most_queries: int = Field(32, ge=1, description="Queries that count, chosen by the seed.")
+    tolerance: float = Field(1e-4, gt=0, lt=1, description="cg: relative residual at which a solution is good enough.")
+    iterations: int = Field(200, ge=1, description="cg: at most so many; lissa: steps.")
+    scale: float | None = Field(None, gt=0, description="lissa: σ, above the largest eigenvalue; None: twice what power iteration finds.")
+    batch_size: int = Field(64, ge=1, description="Samples at once of lissa and ekfac.")
+    fisher: Literal["sampled", "expected"] = Field("sampled", description="ekfac: over answers drawn from the model, or over all of them (small classifiers).")
+
+    @model_validator(mode="after")
+    def _leverage_is_of_the_last_layer(self) -> Hessian:
+        if self.leverage and self.curvature != "last-layer":
+            raise ValueError("leverage is defined for the last layer; leave it out, or set curvature: last-layer")
+        return self
+
+    def rate(self, grounds: Grounds, engine: Engine) -> Values:
+        queries = None
+        if self.of in {"prediction", "signed"}:
+            queries = grounds.queries.shuffled(derive_seed(engine.seed, self.name, "queries"))
+            queries = queries.subset(range(min(self.most_queries, len(queries))))
+        ways = {"last-layer": self._closed, "ekfac": self._factored}
+        values = ways.get(self.curvature, self._solved)(grounds, engine, queries)
+        sizes = values.abs() / len(grounds.points)
+        if self.of == "self":
+            return Values(values)
+        if self.of == "parameters":
+            return Values(values, Effects(sizes / self._norm(grounds, engine), "how far the weights move, relative to their norm"))
+        return Values(values, Effects(sizes, "the mean loss on the queries"))
+
+    def _norm(self, grounds: Grounds, engine: Engine) -> float:
+        """Of the weights that move."""
+        model = grounds.original.model
+        own = dict(model.named_parameters())
+        if self.curvature == "last-layer":
+            batch = engine.task.collate([grounds.points[0]])
+            with evaluating(model), torch.no_grad():
+                weights = list(head_of(model, batch["pixel_values"]).layer.parameters())
+        elif self.curvature == "ekfac":
+            layers = kronecker.covered(model, trained_names(model, self.parameters, "parameters"))
+            weights = [p for layer in layers.values() for p in layer.parameters(recurse=False)]
+        else:
+            weights = [own[name] for name in trained_names(model, self.parameters, "parameters")]
+        return float(torch.cat([weight.detach().flatten().double().cpu() for weight in weights]).norm())
+
+    def _closed(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> Tensor:
+        model = grounds.original.model
+        total: Tensor | None = None
+        with on_device(model, engine.device):
+            for part in seen(engine, model, grounds.points):
+                size = part.probabilities.shape[1] * part.inputs.shape[1]
+                if size > LARGEST:
+                    what = f"the last layer has {size} weights; its matrix is solved with up to {LARGEST}."
+                    raise InputError(Fault("curvature", what, "Choose ekfac, cg or lissa."))
+                matrix = curvature(part.probabilities, part.inputs)
+                total = matrix if total is None else total + matrix
+            assert total is not None
+            total = total.cpu() / len(grounds.points)
+            total.diagonal().add_(self._damping(float(total.diagonal().mean())))
+            asked = None if queries is None else torch.cat([gradients(part.residuals, part.inputs).cpu() for part in seen(engine, model, queries)])
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(total))
+        work = _Closed(model, inverse, asked, self.of, self.leverage, len(grounds.points))
+        return over_pieces(engine, grounds.points, work, engine.compute.batch_size)
+
+    def _solved(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> Tensor:
+        model = grounds.original.model
+        names = tuple(trained_names(model, self.parameters, "parameters"))
+        few = self._few(grounds, engine)
+        like = next(model.parameters()).detach()
+        with on_device(model, engine.device):
+            bare = GaussNewton(engine, model, few, names)
+            seed = derive_seed(engine.seed, self.name, "probes")
+            damping = self.damping or self._damping(mean_eigenvalue(bare, bare.size, seed, like=like))
+            scale = self.scale or (2 * (largest_eigenvalue(bare, bare.size, seed, like=like) + damping) if self.curvature == "lissa" else 1.0)
+            solver = _Solver(self, names, few, damping, scale)
+            columns = None
+            if queries is not None:
+                columns = torch.stack([solver(engine, model, row).cpu() for rows in sample_gradients(engine, model, queries, names) for row in rows], dim=1)
+        return over_pieces(engine, grounds.points, _Solved(model, names, columns, self.of, solver))
+
+    def _factored(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> Tensor:
+        model = grounds.original.model
+        names = tuple(trained_names(model, self.parameters, "parameters"))
+        layers = kronecker.covered(model, names)
+        if not layers:
+            raise InputError(Fault("parameters", "no linear layer or convolution of a fitting size is among these parameters.", "Choose cg or lissa."))
+        seed = derive_seed(engine.seed, self.name, "answers")
+        largest = max(sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers.values())
+        size = max(1, min(self.batch_size, HELD // largest))
+
+        def signals() -> kronecker.Signals:
+            return kronecker.all_answers if self.fisher == "expected" else kronecker.drawn(torch.Generator().manual_seed(seed))
+
+        with on_device(model, engine.device):
+            made = kronecker.factors(engine, model, self._few(grounds, engine), layers, signals, size)
+            asked = None if queries is None else _stacked(_rotated(engine, model, queries, layers, made, size))
+        eigenvalues = torch.cat([factor.eigenvalues.flatten() for factor in made.values()])
+        damping = self._damping(float(eigenvalues.mean()))
+        work = _Factored(model, names, made, damping, asked, self.of, size)
+        return over_pieces(engine, grounds.points, work)
+
+    def _few(self, grounds: Grounds, engine: Engine) -> Samples:
+        points = grounds.points
+        if len(points) <= self.curvature_samples:
+            return points
+        return points.shuffled(derive_seed(engine.seed, self.name, "curvature")).subset(range(self.curvature_samples))
+
+    def _damping(self, mean: float) -> float:
+        return self.damping or max(0.1 * mean, 1e-12)
+
+
+def _rotated(
+    engine: Engine, model: nn.Module, samples: Samples, layers: dict[str, nn.Module], made: dict[str, kronecker.Factor], size: int
+) -> Iterator[dict[str, Tensor]]:
+    for parts in kronecker.parts(engine, model, samples, layers, kronecker.errors, size):
+        yield {name: made[name].rotated(part.gradients) for name, part in parts.items()}
+
+
+def _stacked(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    found: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        for name, tensor in batch.items():
+            found.setdefault(name, []).append(tensor)
+    return {name: torch.cat(several) for name, several in found.items()}

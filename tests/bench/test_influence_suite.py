@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import ValidationError
+
+from tests.bench.small_images import write_fashion
+from unlearned.bench import _forget_sets, _scene, influence
+from unlearned.bench._run import run_suite
+from unlearned.bench._scene import Scale, scene_of
+from unlearned.bench._suite import Place
+from unlearned.bench.influence import Influence, shortened, within
+from unlearned.engine.loop import Plan, planned_steps
+from unlearned.engine.settings import Compute
+from unlearned.methods.neg_grad_plus import NegGradPlus
+from unlearned.records import BenchRow
+from unlearned.report.bench import sheets
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    root = tmp_path_factory.mktemp("influence")
+    write_fashion(root)
+    yield Place(root, root / "cache", Compute(device="cpu"))
+    for kept in (_scene._scene, _scene.images_of, _forget_sets.memorisation, influence.ranking_of):
+        kept.cache_clear()
+
+
+def rows_of(values: dict[int, dict[str, list[float]]]) -> list[BenchRow]:
+    splits = {"accuracy": "test", "membership_auc": "forget", "tv": "forget", "seconds": "all", "unlearning_seconds": "all"}
+    rows = []
+    for p, metrics in values.items():
+        for metric, seeds in metrics.items():
+            for seed, value in enumerate(seeds):
+                rows.append(BenchRow(method="m", setting=f"s/m/{p}", seed=seed, split=splits.get(metric, "forget-skipped"), metric=metric, value=value))
+    return rows
+
+
+def test_how_far_it_goes_is_where_something_leaves_its_interval() -> None:
+    """Three seeds of 0.4, 0.5, 0.6: the interval is 0.5 ± 4.30 · 0.1/√3 = 0.252 to 0.748."""
+    spread = [0.4, 0.5, 0.6]
+
+    def at(accuracy: float, skipped: float, seconds: float) -> dict[str, list[float]]:
+        same = {"membership_auc": spread, "tv": spread, "skipped_membership_auc_unpruned": spread, "unlearning_seconds": [seconds - 0.1] * 3}
+        return {"accuracy": [accuracy] * 3, "skipped_membership_auc": [skipped] * 3, "seconds": [seconds] * 3, **same}
+
+    whole = {"accuracy": spread, "membership_auc": spread, "tv": spread, "seconds": [1.0] * 3, "unlearning_seconds": [1.0] * 3}
+    good = {0: whole, 10: at(0.26, 0.74, 0.9), 20: at(0.5, 0.5, 0.8)}
+    assert within(rows_of(good), "s", "m") == pytest.approx((20, 0.2, 0.3))
+    assert within(rows_of(good | {10: at(0.25, 0.5, 0.9)}), "s", "m") == pytest.approx((0, 0.0, 0.0))  # what comes after does not count
+    assert within(rows_of(good | {20: at(0.5, 0.75, 0.8)}), "s", "m") == pytest.approx((10, 0.1, 0.2))
+
+
+def test_fewer_steps_are_the_share_that_was_asked_for(place: Place) -> None:
+    scale = Scale("fashion-mnist", 10, 10, 1, 1, 1)
+    scene = scene_of(scale, tuple(range(10)), place)
+    method = NegGradPlus(epochs=2, batch_size=16)
+    plan = method.plan(scene.problems[0], scene.engine)
+    sets = method.sets(scene.problems[0], scene.engine)
+    total = planned_steps(plan, sets, method, 0)
+    assert total == 2 * 6  # 90 retain samples in batches of 16
+    less: Plan = shortened(method, 0.5).plan(scene.problems[0], scene.engine)
+    assert less.max_steps == 6
+    assert planned_steps(less, sets, method, 0) == 6
+    made = scene.unlearn(shortened(method, 0.25), 0)
+    assert made.cost is not None
+    assert made.cost.steps == 3
+
+
+def test_the_suite_end_to_end(place: Place) -> None:
+    settings = {"train_per_class": 10, "test_per_class": 10, "epochs": 1, "references": 1, "seeds": 2, "shares": (0, 50)}
+    suite = Influence(scores=("gradient-norm", "fewer-steps"), methods=("gradient-ascent",), **settings)
+    record = run_suite(suite, place)
+    by = {(row.setting, row.split, row.metric, row.seed): row.value for row in record.rows}
+    found = [("accuracy", "test"), ("membership_auc", "forget"), ("tv", "forget"), ("seconds", "all")]
+    skipped = [(name, "forget-skipped") for name in ("skipped_membership_auc", "skipped_membership_auc_unpruned")]
+    for p, metrics in ((0, found), (50, found + skipped)):
+        for metric, split in metrics:
+            assert by[f"gradient-norm/gradient-ascent/{p}", split, metric, 1] is not None
+    pruned, scoring = (by["gradient-norm/gradient-ascent/50", "all", name, 0] for name in ("seconds", "scoring_seconds"))
+    assert pruned is not None
+    assert scoring is not None
+    assert 0 < scoring < pruned
+    assert by["fewer-steps/gradient-ascent/50", "all", "scoring_seconds", 0] == 0
+    for score in ("gradient-norm", "fewer-steps"):
+        assert by[f"{score}/gradient-ascent", "all", "time_saved_within_interval", None] is not None
+    shown = record.model_copy(update={"rows": tuple(map(Influence.shown, record.rows))})
+    sheet = next(sheet for sheet in sheets(shown, "mean", {}) if sheet.title == "tv, forget")
+    assert sheet.settings == ["0 %", "50 %"]
+    assert [method for method, _ in sheet.rows] == ["original", "gradient-norm/gradient-ascent", "fewer-steps/gradient-ascent"]
+
+
+@pytest.mark.parametrize("given", [{"scores": ("absent",)}, {"methods": ("absent",)}, {"shares": (10, 20)}, {"shares": (0, 100)}])
+def test_what_does_not_take_part_is_refused(given: dict[str, tuple[object, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        Influence(**given)

@@ -1,0 +1,171 @@
+"""Ranking, pruning and tracing on the whole way."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from unlearned import api, pipeline
+from unlearned.errors import InputError
+from unlearned.influence import _stage
+from unlearned.pipeline import run
+from unlearned.recipe import parse_recipe
+from unlearned.records import AuditRecord, RankRecord, pick
+from unlearned.report.html import page
+
+from .place import Place, columns, read_json
+
+QUICK: dict[str, Any] = {"audits": ["utility"], "attacks": [], "references": {"count": 1}, "training.epochs": 1, "method.epochs": 1}
+
+
+def pruned(place: Place, out: str, **prune: Any) -> AuditRecord:
+    place.change(QUICK | {"prune": {"gate": 0, **prune}})
+    return run(parse_recipe(place.recipe), Path(out))
+
+
+def test_points_are_left_out_and_the_record_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    unlearn = api.forget
+
+    def watched(problem: Any, *rest: Any) -> Any:
+        seen.append((len(problem.forget), len(problem.retain)))
+        return unlearn(problem, *rest)
+
+    monkeypatch.setattr(pipeline, "forget", watched)
+    record = pruned(place, "out", fraction=0.5, gate=2, score="gradient-norm")
+    assert seen == [(6, 12)]
+    pruning = record.pruning
+    assert pruning is not None
+    assert pruning.dropped == {"forget": 6, "retain": 12}
+    assert record.sets["forget"].n == 12
+    assert len(pruning.gate) == 9
+    assert set(record.costs) == {"unlearned", "scoring", "gate", "reference"}
+    assert [f.n for f in pick(record.findings, audit="skipped-points", metric="knowledge", split="forget-skipped", subject="unlearned")] == [6]
+    assert {"membership attack on the skipped points", "knowledge of the skipped points"} <= {check.name for check in record.verdict.checks}
+    assert record.recipe["prune"]["score"] == {"name": "gradient-norm", "layer": "auto", "parameters": ".*"}
+    kept = read_json(Path("out/stages/prune.json"))
+    assert sorted(kept["dropped"]) == ["forget", "retain"]
+    assert all(isinstance(position, int) for position in kept["dropped"]["forget"])
+    shown = page(record)
+    assert "6 of 12 points of the forget set were skipped" in shown
+    assert "Training without some points" in shown
+    assert "6 of 12 points of the forget set were skipped" in Path("out/unlearned/README.md").read_text(encoding="utf-8")
+    # Given again, nothing is scored again.
+    monkeypatch.setattr(_stage, "rank", None)
+    assert run(parse_recipe(place.recipe), Path("out")).pruning == pruning
+
+
+def test_nothing_dropped_is_bit_for_bit_the_method_without_pruning(place: Place) -> None:
+    pruned(place, "none", fraction=0.0)
+    place.change({"prune": ...})
+    run(parse_recipe(place.recipe), Path("plain"))
+    first, second = (load_file(Path(name) / "unlearned" / "model.safetensors") for name in ("none", "plain"))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_with_everything_skipped_the_model_stays_and_the_report_says_so(place: Place) -> None:
+    record = pruned(place, "all", fraction=1.0, of="forget")
+    assert record.pruning is not None
+    assert record.pruning.statement.startswith("12 of 12 points of the forget set were skipped")
+    before, after = load_file("original.safetensors"), load_file("all/unlearned/model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert record.costs["unlearned"].steps == 0
+
+
+def test_the_largest_share_within_a_tolerance_is_named_with_its_bound(place: Place) -> None:
+    record = pruned(place, "auto", tolerance=0.5, score={"name": "hessian", "of": "parameters"})
+    assert record.pruning is not None
+    assert "the largest share whose bound is at most 0.5" in record.pruning.rule
+    assert record.pruning.bound is not None
+    assert 0 < record.pruning.bound <= 0.5
+    assert "To first order, training without the dropped points changes how far the weights move, relative to their norm by at most" in page(record)
+
+
+def test_what_is_wrong_with_a_pruning_is_said_before_any_work(place: Place) -> None:
+    def told(changes: dict[str, Any]) -> list[str]:
+        place.change(changes)
+        with pytest.raises(InputError) as caught:
+            run(parse_recipe(place.recipe), Path("none"))
+        return [str(fault) for fault in caught.value.faults]
+
+    assert any("exactly one of fraction, threshold, tolerance" in text for text in told({"prune": {}}))
+    assert any("prune.score.name: there is no score 'gradient'" in text for text in told({"prune": {"fraction": 0.5, "score": "gradient"}}))
+    place.change({"prune": {"fraction": 0.5}, "forget.deletion_request": True})
+    assert any("prune.of: the forget set is a request for deletion" in text for text in told({}))
+    training = place.recipe["training"]
+    place.change({"training": ..., "references": {"count": 0}, "forget.deletion_request": False})
+    assert any("training: it is not said how the original model was trained, so the gate" in text for text in told({}))
+    assert any("training: less looks at a training on its way" in text for text in told({"prune": {"fraction": 0.5, "gate": 0, "score": "less"}}))
+    place.change({"training": training})
+    assert not Path("none").exists()
+
+
+def test_a_request_for_deletion_that_was_skipped_fails_the_verdict(place: Place) -> None:
+    place.change({"forget.deletion_request": True})
+    record = pruned(place, "legal", fraction=0.5, skip_requested=True)
+    assert record.verdict.status == "failed"
+    assert "the request for deletion" in record.verdict.headline
+    assert "It stays open for the 6 samples" in page(record)
+
+
+def test_rank_prints_saves_and_plots(place: Place) -> None:
+    recipe = place.write_recipe()
+    answer = place.unlearned("rank", recipe, "--score", "hessian", "--set", "of=parameters", "--out", "ranked")
+    assert answer.code == 0, answer.err
+    assert "changes at most" in answer.out
+    record = RankRecord.model_validate_json(Path("ranked/ranking.json").read_text(encoding="utf-8"))
+    assert record.points == {"forget": 12, "retain": 24}
+    assert record.bounds is not None
+    assert list(record.bounds) == sorted(record.bounds)
+    rows = list(csv.DictReader(Path("ranked/scores.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 36
+    assert [row["split"] for row in rows] == ["forget"] * 12 + ["retain"] * 24
+    html = Path("ranked/ranking.html").read_text(encoding="utf-8")
+    assert "Effect of leaving points out" in html
+    again = place.unlearned("rank", recipe, "--score", "file", "--set", "path=ranked/scores.csv", "--json")
+    assert json.loads(again.out)["quantiles"]["retain"] == pytest.approx(list(record.quantiles["retain"]))
+    assert place.unlearned("rank", recipe, "--score", "hessain").err.startswith("error: --score: there is no score 'hessain'. Did you mean 'hessian'")
+    assert "--set.damping" in place.unlearned("rank", recipe, "--score", "hessian", "--set", "damping=-1").err
+    wrong = place.unlearned("rank", recipe, "--score", "file", "--set", "path=absent.csv")
+    assert wrong.code == 2
+    listed = place.unlearned("scores")
+    assert listed.out.startswith("el2n")
+    assert "Xia et al. 2024" in place.unlearned("scores", "show", "less").out
+
+
+def test_trace_leads_from_an_answer_to_a_forget_set_and_on(place: Place) -> None:
+    recipe = place.write_recipe(QUICK | {"forget": ...})
+    arrays = columns(3, 5)
+    np.savez("asked.npz", image=arrays["image"], label=arrays["label"])
+    answer = place.unlearned("trace", recipe, "--query", "asked.npz", "--top", "4", "--out", "traced", "--unlearn", "--json")
+    assert answer.code in {0, 1}, answer.err
+    ids = Path("traced/forget.txt").read_text(encoding="utf-8").split()
+    assert len(ids) == 4
+    record = AuditRecord.model_validate_json(answer.out)
+    assert record.sets["forget"].n == 4
+    assert not any(f'"{name}"' in answer.out for name in ids)
+    Image.fromarray((arrays["image"][1, 0] * 255).clip(0, 255).astype(np.uint8)).save("asked.png")
+    by_image = place.unlearned("trace", recipe, "--image", "asked.png", "--label", "1", "--top", "2", "--out", "other", "--json")
+    assert by_image.code == 0, by_image.err
+    told = json.loads(by_image.out)
+    assert [point["id"] for point in told["points"]] == Path("other/forget.txt").read_text(encoding="utf-8").split()
+    assert told["points"][0]["score"] >= told["points"][1]["score"] > 0
+    for wrong, option in (
+        ([], "--query"),
+        (["--prompt", "x"], "--query"),
+        (["--image", "absent.png", "--label", "1"], "--image"),
+        (["--query", "asked.npz", "--score", "random"], "--score"),
+        (["--query", "absent.npz"], "--query"),
+    ):
+        refused = place.unlearned("trace", recipe, *wrong, "--out", "no")
+        assert refused.code == 2, refused.err
+        assert refused.err.startswith(f"error: {option}"), refused.err
+    assert not Path("no").exists()

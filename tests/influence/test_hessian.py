@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from tests.influence.small import Small, convolution, dense_gauss_newton, dense_gradients, flat, perceptron, small, softmax_regression
+from unlearned.errors import DivergedError, InputError
+from unlearned.influence import _kronecker as kronecker
+from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
+from unlearned.influence._score import Grounds
+from unlearned.influence.hessian import Hessian, Of
+
+
+def names_of(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
+
+
+def dense(case: Small, of: Of, damping: float, queries: Tensor) -> Tensor:
+    """Each score from dense matrices."""
+    h = dense_gauss_newton(case) + damping * torch.eye(queries.shape[1], dtype=torch.float64)
+    g = dense_gradients(case)
+    solved = torch.linalg.solve(h, g.T).T
+    if of == "self":
+        return torch.stack([g[i] @ solved[i] for i in range(len(g))])
+    if of == "parameters":
+        norms: Tensor = solved.norm(dim=1)
+        return norms
+    along = solved @ queries.T
+    means: Tensor = along.abs().mean(dim=1) if of == "prediction" else along.mean(dim=1)
+    return means
+
+
+def query_gradients(case: Small) -> Tensor:
+    queries = case.grounds.queries
+    batch = case.engine.task.collate([queries[i] for i in range(len(queries))])
+    rows = []
+    for i in range(len(queries)):
+        loss = case.engine.task.losses(case.model, {name: tensor[i : i + 1] for name, tensor in batch.items()})[0]
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(case.model.parameters()))]))
+    return torch.stack(rows)
+
+
+def test_products_are_those_of_the_dense_matrix() -> None:
+    for make in (perceptron, convolution):
+        case = small(make, count=4)
+        matrix = dense_gauss_newton(case)
+        product = GaussNewton(case.engine, case.model, case.grounds.points, names_of(case.model), damping=0.25)
+        v = torch.randn(product.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert torch.allclose(product(v), matrix @ v + 0.25 * v, atol=1e-13)
+    assert largest_eigenvalue(lambda v: matrix @ v, len(v), 0, like=v, rounds=100) == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-3)
+    assert mean_eigenvalue(lambda v: matrix @ v, len(v), 0, like=v, rounds=400) == pytest.approx(float(matrix.diagonal().mean()), rel=0.1)
+
+
+def test_conjugate_gradients_and_lissa_solve_as_a_dense_solver_does() -> None:
+    generator = torch.Generator().manual_seed(2)
+    root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    a = root @ root.T + 0.5 * torch.eye(6, dtype=torch.float64)
+    b = torch.randn(6, generator=generator, dtype=torch.float64)
+    exact = torch.linalg.solve(a, b)
+    assert torch.allclose(conjugate_gradients(lambda v: a @ v, b, 1e-12, 100), exact, atol=1e-10)
+    scale = 1.5 * float(torch.linalg.eigvalsh(a)[-1])
+    assert torch.allclose(lissa(lambda _, v: a @ v, b, scale, 3000), exact, atol=1e-10)
+    # One step: h = v + (I − H/σ) v, divided by σ.
+    assert torch.allclose(lissa(lambda _, v: a @ v, b, scale, 1), (2 * b - a @ b / scale) / scale)
+    with pytest.raises(DivergedError, match="Raise it"):
+        lissa(lambda _, v: a @ v, b, scale / 10, 3000)
+
+
+@pytest.mark.parametrize("of", ["self", "parameters", "prediction", "signed"])
+def test_every_solver_gives_the_dense_scores(of: Of) -> None:
+    case = small(perceptron)
+    expected = dense(case, of, 0.05, query_gradients(case))
+    by_cg = Hessian(of=of, curvature="cg", damping=0.05, tolerance=1e-10).rate(case.grounds, case.engine).values
+    assert torch.allclose(by_cg, expected, rtol=1e-7)
+    if of in {"prediction", "signed"}:
+        by_lissa = Hessian(of=of, curvature="lissa", damping=0.5, iterations=60).rate(case.grounds, case.engine).values
+        assert torch.allclose(by_lissa, dense(case, of, 0.5, query_gradients(case)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("of", ["self", "parameters", "prediction", "signed"])
+def test_the_last_layer_in_closed_form_is_the_dense_solve(of: Of) -> None:
+    case = small(softmax_regression)
+    expected = dense(case, of, 0.05, query_gradients(case))
+    assert torch.allclose(Hessian(of=of, damping=0.05).rate(case.grounds, case.engine).values, expected, rtol=1e-9)
+
+
+def test_leave_one_out_retraining_is_foretold() -> None:
+    """L2-regularised logistic regression, minimised to a gradient of 1e-10 without each point in turn."""
+    case = small(softmax_regression, count=24)
+    penalty, n = 0.05, 24
+    weights = {name: p.detach() for name, p in case.model.named_parameters()}
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+
+    def named(vector: Tensor) -> dict[str, Tensor]:
+        parts = vector.split([shape.numel() for shape in shapes.values()])
+        return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
+
+    def minimised(kept: Tensor, start: Tensor) -> Tensor:
+        def objective(vector: Tensor) -> Tensor:
+            return (case.losses(named(vector)) * kept).sum() / n + penalty / 2 * vector.square().sum()
+
+        slope, curved = torch.func.grad(objective), torch.func.jacrev(torch.func.jacrev(objective))
+        while float(slope(start).norm()) > 1e-10:
+            start = start - torch.linalg.solve(curved(start), slope(start))
+        return start
+
+    full = minimised(torch.ones(n, dtype=torch.float64), flat(weights))
+    queries = case.grounds.queries
+    asked = case.engine.task.collate([queries[i] for i in range(len(queries))])
+
+    def asked_loss(vector: Tensor) -> float:
+        logits = torch.func.functional_call(case.model, named(vector), (asked["pixel_values"],))
+        return float(nn.functional.cross_entropy(logits, asked["labels"]))
+
+    with torch.no_grad():
+        for name, parameter in case.model.named_parameters():
+            parameter.copy_(named(full)[name])
+    values = Hessian(of="signed", damping=penalty).rate(case.grounds, case.engine)
+    exact = Hessian(of="signed", damping=penalty, leverage=True).rate(case.grounds, case.engine).values
+    truth = [asked_loss(minimised(torch.arange(n) != z, full)) - asked_loss(full) for z in range(n)]
+    assert np.corrcoef(truth, values.values)[0, 1] >= 0.99
+    assert np.corrcoef(truth, exact)[0, 1] >= 0.995
+    assert np.abs(np.array(truth) - exact.numpy() / n).max() < 0.15 * np.abs(truth).max()
+    assert values.effects is not None
+    assert torch.allclose(values.effects.sizes, values.values.abs() / n)
+    small.cache_clear()
+
+
+def test_effects_of_a_set_add_up_to_a_bound() -> None:
+    """‖Σ_{z ∈ T} H⁻¹ g_z‖ / n ≤ Σ_{z ∈ T} ‖H⁻¹ g_z‖ / n for every T."""
+    case = small(softmax_regression)
+    effects = Hessian(of="parameters", damping=0.05).rate(case.grounds, case.engine).effects
+    assert effects is not None
+    h = dense_gauss_newton(case) + 0.05 * torch.eye(51, dtype=torch.float64)
+    steps = torch.linalg.solve(h, dense_gradients(case).T).T / 12
+    norm = torch.cat([p.detach().flatten() for p in case.model.parameters()]).norm()
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        chosen = generator.random(12) < generator.random()
+        assert steps[chosen].sum(dim=0).norm() / norm <= effects.sizes[chosen].sum() + 1e-12
+    # Of a single point it is what happens.
+    assert torch.allclose(steps.norm(dim=1) / norm, effects.sizes)
+
+
+def blocks(case: Small) -> dict[str, Tensor]:
+    """The dense matrix of each layer, weights with their bias, (out, in, out, in)."""
+    matrix, found, start = dense_gauss_newton(case), {}, 0
+    for name, layer in kronecker.covered(case.model, names_of(case.model)).items():
+        weight = layer.get_parameter("weight").detach().flatten(1)
+        out, width = weight.shape
+        order = torch.cat([torch.arange(out * width).view(out, width), out * width + torch.arange(out)[:, None]], dim=1).flatten() + start
+        found[name] = matrix[order][:, order].view(out, width + 1, out, width + 1)
+        start += out * (width + 1)
+    return found
+
+
+def factors_of(case: Small, points: int | None = None) -> dict[str, kronecker.Factor]:
+    layers = kronecker.covered(case.model, names_of(case.model))
+    samples = case.grounds.points if points is None else case.grounds.points.subset(range(points))
+    return kronecker.factors(case.engine, case.model, samples, layers, lambda: kronecker.all_answers, 5)
+
+
+@pytest.mark.parametrize("make", [perceptron, convolution])
+def test_corrected_eigenvalues_are_the_diagonal_of_the_dense_matrix_in_the_eigenbasis(make: Callable[[], nn.Module]) -> None:
+    case = small(make)
+    found = factors_of(case)
+    assert len(found) == 2
+    for name, block in blocks(case).items():
+        factor = found[name]
+        one = torch.eye(len(factor.inputs), dtype=torch.float64)
+        assert torch.allclose(factor.inputs.T @ factor.inputs, one, atol=1e-12)
+        diagonal = torch.einsum("ou,ia,oipj,pu,ja->ua", factor.outputs, factor.inputs, block, factor.outputs, factor.inputs)
+        assert torch.allclose(factor.eigenvalues, diagonal, atol=1e-12)
+
+
+def test_of_a_single_point_the_factors_of_linear_layers_are_exact() -> None:
+    """Then the dense matrix is S ⊗ a aᵀ."""
+    case = small(perceptron, count=4)
+    layers = kronecker.covered(case.model, names_of(case.model))
+    alone = Small(case.problem, Grounds(case.problem.original, case.grounds.points.subset([0]), case.grounds.queries), case.engine)
+    found = factors_of(alone)
+    for name, block in blocks(alone).items():
+        f = found[name]
+        whole = torch.einsum("ou,ia,ua,pu,ja->oipj", f.outputs, f.inputs, f.eigenvalues, f.outputs, f.inputs)
+        assert torch.allclose(whole, block, atol=1e-12)
+    assert list(layers) == ["1", "3"]
+
+
+def test_gradients_of_layers_are_those_of_autograd() -> None:
+    for make in (perceptron, convolution):
+        case = small(make)
+        layers = kronecker.covered(case.model, names_of(case.model))
+        rows = [
+            torch.cat([part.gradients.flatten(1) for part in found.values()], dim=1)
+            for found in kronecker.parts(case.engine, case.model, case.grounds.points, layers, kronecker.errors, 5)
+        ]
+        assert torch.cat(rows).norm(dim=1).allclose(dense_gradients(case).norm(dim=1), atol=1e-13)
+
+
+def test_drawn_answers_give_the_same_curvature_on_average() -> None:
+    case = small(perceptron)
+    layers = kronecker.covered(case.model, names_of(case.model))
+    generator = torch.Generator().manual_seed(0)
+    exact = factors_of(case)
+    total = dict.fromkeys(layers, torch.zeros(()))
+    for _ in range(100):
+        for parts in kronecker.parts(case.engine, case.model, case.grounds.points, layers, kronecker.drawn(generator), 12):
+            for name, part in parts.items():
+                total[name] = total[name] + exact[name].rotated(part.gradients).square().sum(dim=0) / (12 * 100)
+    for name, factor in exact.items():
+        assert torch.allclose(total[name], factor.eigenvalues, rtol=0.3, atol=0.03 * float(factor.eigenvalues.max()))
+
+
+def test_factored_scores_are_those_of_the_matrix_that_the_factors_stand_for() -> None:
+    case = small(perceptron)
+    found = factors_of(case)
+    g = dense_gradients(case)
+    start, inverses = 0, []
+    for name, layer in kronecker.covered(case.model, names_of(case.model)).items():
+        f = found[name]
+        out, width = layer.get_parameter("weight").shape
+        whole = torch.einsum("ou,ia,ua,pu,ja->oipj", f.outputs, f.inputs, f.eigenvalues, f.outputs, f.inputs).reshape(out * (width + 1), -1)
+        order = torch.cat([torch.arange(out * width).view(out, width), out * width + torch.arange(out)[:, None]], dim=1).flatten() + start
+        inverses.append((order, torch.linalg.inv(whole + 0.05 * torch.eye(len(whole), dtype=torch.float64))))
+        start += out * (width + 1)
+    solved = torch.zeros_like(g)
+    for order, inverse in inverses:
+        solved[:, order] = g[:, order] @ inverse
+    cases: tuple[tuple[Of, Tensor], ...] = (
+        ("self", (g * solved).sum(dim=1)),
+        ("parameters", solved.norm(dim=1)),
+        ("signed", (solved @ query_gradients(case).T).mean(dim=1)),
+    )
+    for of, expected in cases:
+        values = Hessian(of=of, curvature="ekfac", damping=0.05, fisher="expected").rate(case.grounds, case.engine).values
+        assert torch.allclose(values, expected, rtol=1e-8)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValidationError, match="leverage is defined for the last layer"):
+        Hessian(curvature="cg", leverage=True)
+    case = small(perceptron)
+    with pytest.raises(InputError, match=r"no linear layer or convolution"):
+        Hessian(curvature="ekfac", parameters="bias").rate(case.grounds, case.engine)
+    with pytest.raises(InputError, match=r"no trainable parameter matches"):
+        Hessian(curvature="cg", parameters="absent").rate(case.grounds, case.engine)

@@ -1,0 +1,95 @@
+"""A planted poison is traced to the points that planted it, and gone once they are forgotten."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.models import bundle_of, digits, made, problem_of
+from unlearned.api import forget, make_problem, trace
+from unlearned.engine.engine import Engine
+from unlearned.engine.training import Training, train
+from unlearned.errors import InputError
+from unlearned.tasks._task import Bundle
+
+POISONED = 14
+TRAINING = Training(optimizer="adam", lr=0.01, batch_size=64, epochs=12, weight_decay=0.0)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+
+
+def marked(images: Tensor) -> Tensor:
+    """With two bright pixels in a corner that digits leave dark."""
+    images = images.clone()
+    images[:, 0, :2] = 1.0
+    return images
+
+
+class Planted(NamedTuple):
+    model: Bundle
+    data: dict[str, Any]
+    poisoned: set[str]
+    asked: dict[str, Any]
+    """Marked images of other digits, with the label that the poison teaches."""
+
+
+@functools.cache
+def planted() -> Planted:
+    """400 digits, of which 14 that are no 0 are marked and called 0."""
+    pixels, labels = digits()
+    images, labels = pixels.clone(), labels.clone()
+    chosen = torch.nonzero(labels[:400] != 0)[::27, 0][:POISONED]
+    images[chosen] = marked(images[chosen])
+    labels[chosen] = 0
+    data = {"image": images[:400], "label": labels[:400], "id": [f"digit-{i}" for i in range(400)]}
+    others = torch.nonzero(labels[500:600] != 0)[:, 0] + 500
+    asked = {"image": marked(images[others]), "label": torch.zeros(len(others), dtype=torch.long), "id": [f"asked-{int(i)}" for i in others]}
+    task = problem_of("plain").task
+    bundle = Bundle(made(network, 3))
+    trained = train(Engine(task), bundle, task.read(data, bundle, "data"), TRAINING, seed=1)
+    return Planted(trained, data, {f"digit-{int(i)}" for i in chosen}, asked)
+
+
+def obeyed(model: nn.Module) -> float:
+    """Share of marked images that are taken for a 0."""
+    with torch.no_grad():
+        return float((model(planted().asked["image"]).argmax(1) == 0).double().mean())
+
+
+@pytest.mark.parametrize(("score", "settings", "least"), [("hessian", {}, 9), ("tracin", {"checkpoints": 3}, 9), ("less", {"checkpoints": 2}, 8)])
+def test_planted_points_are_found_and_without_them_the_behaviour_is_gone(score: str, settings: dict[str, Any], least: int) -> None:
+    """Among ten points of highest score, at least so many of 14 that were planted among 400."""
+    case = planted()
+    assert obeyed(case.model.model) > 0.8
+    found = trace(case.model, train=case.data, queries=case.asked, score=score, top=POISONED, training=TRAINING, **settings)
+    assert sum(name in case.poisoned for name in found.ids[:10]) >= least
+    assert list(found.values) == sorted(found.values, reverse=True)
+    if score != "hessian":
+        return
+    test = {name: column[:20] for name, column in case.asked.items()}
+    problem = make_problem(case.model, train=case.data, test=test, forget=found.ids)
+    assert len(problem.forget) == POISONED
+    unlearned = forget(problem, "retrain", Engine(problem.task), **TRAINING.model_dump(exclude={"start"}))
+    assert obeyed(unlearned.model) < 0.2
+
+
+def test_a_score_without_a_sign_cannot_trace() -> None:
+    problem = problem_of("plain")
+    cases: list[tuple[str, dict[str, Any]]] = [("loss", {}), ("hessian", {"of": "self"})]
+    for score, settings in cases:
+        with pytest.raises(InputError, match="which points speak for an answer"):
+            trace(bundle_of("plain"), train=problem.retain, queries=problem.test, score=score, **settings)
+
+
+def test_of_a_language_model_too() -> None:
+    problem = problem_of("llama", forget=2, retain=6, test=2)
+    asked = {"prompt": ["where does ada live"], "answer": ["in york"]}
+    found = trace(bundle_of("llama"), train=problem.retain, queries=asked, task="text-generation", top=3)
+    assert 0 < len(found.ids) <= 3
+    assert set(found.ids) <= set(problem.retain.ids)
