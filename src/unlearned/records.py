@@ -233,6 +233,7 @@ class AuditRecord(Record):
     """Which points were left out of the unlearning; None: none."""
     findings: tuple[Finding, ...]
     pictures: tuple[Picture, ...] = ()
+    """What models generate, where a setting asks for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
