@@ -102,6 +102,8 @@ def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = Fa
             with collecting(own):
                 only(problem.original.model, getattr(how, "parameters", ".*"))
             faults += [fault._replace(field=f"{field}.parameters") for fault in own]
+        if recipe.method is not None and engine is not None:
+            faults += recipe.method.faults(problem, engine)
         if recipe.score is not None and engine is not None:
             grounds, _ = grounds_of(problem, engine, file.training)
             found = recipe.score.faults(grounds)

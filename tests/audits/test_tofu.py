@@ -117,16 +117,16 @@ def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(extra: Path) -> tuple[Subject, list[Finding]]:
-    subject = subject_of(problem_of("llama"))
+    subject = subject_of(problem_of("llama", retain=6, test=2))
     source = DataSource(source=str(extra))
     return subject, Tofu(real_authors=source, world_facts=source).measure(subject)
 
 
 def test_numbers_of_single_answers(whole: tuple[Subject, list[Finding]]) -> None:
     subject, findings = whole
-    model, data = subject.unlearned.model, facts(0, 24)
-    probabilities = [math.exp(-loss_of(model, data["prompt"][i], data["answer"][i])) for i in range(24)]
-    ratios = ratios_of(model, data, range(24))
+    model, data = subject.unlearned.model, facts(0, 12)
+    probabilities = [math.exp(-loss_of(model, data["prompt"][i], data["answer"][i])) for i in range(12)]
+    ratios = ratios_of(model, data, range(12))
     assert value(findings, metric="probability", split="forget") == pytest.approx(np.mean(probabilities[:6]), rel=1e-5)
     assert value(findings, metric="probability", split="retain") == pytest.approx(np.mean(probabilities[6:]), rel=1e-5)
     assert value(findings, metric="truth_ratio", split="forget") == pytest.approx(np.mean([min(r, 1 / r) for r in ratios[:6]]), rel=1e-5)
@@ -164,12 +164,12 @@ def test_model_utility_is_the_harmonic_mean_of_nine(whole: tuple[Subject, list[F
 
 
 def test_without_further_questions_the_utility_is_that_of_the_retain_set(extra: Path) -> None:
-    findings = Tofu().measure(subject_of(problem_of("llama"), 0))
+    findings = Tofu().measure(subject_of(problem_of("llama", retain=2, test=2), 0))
     assert {f.split for f in pick(findings, metric="model_utility")} == {"retain"}
     [quality] = pick(findings, metric="forget_quality")
     assert quality.value is None
     assert quality.reason == "it compares with references, of which none is given"
-    both = Tofu(world_facts=DataSource(source=str(extra))).measure(subject_of(problem_of("llama"), 0))
+    both = Tofu(world_facts=DataSource(source=str(extra))).measure(subject_of(problem_of("llama", retain=2, test=2), 0))
     assert {f.split for f in pick(both, metric="model_utility")} == {"retain+world_facts"}
 
 
@@ -224,5 +224,5 @@ def test_other_answers_are_part_of_what_a_set_is() -> None:
 
 
 def test_by_name_through_the_api() -> None:
-    record = audit(problem_of("llama"), bundle_of("llama", seed=200), audits=["tofu"])
+    record = audit(problem_of("llama", retain=2, test=2), bundle_of("llama", seed=200), audits=["tofu"])
     assert pick(record.findings, metric="truth_ratio", split="forget", subject="unlearned")

@@ -11,10 +11,20 @@ import pytest
 import torch
 
 from .place import Place
+from .text_place import TextPlace
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Place]:
+    yield from _in_a_directory(Place, tmp_path, monkeypatch, capfd)
+
+
+@pytest.fixture
+def text_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Place]:
+    yield from _in_a_directory(TextPlace, tmp_path, monkeypatch, capfd)
+
+
+def _in_a_directory(kind: type[Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Place]:
     root = tmp_path / "place"
     root.mkdir()
     monkeypatch.chdir(root)
@@ -25,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     monkeypatch.delenv("UNLEARNED_DEBUG", raising=False)
     threads, before = torch.get_num_threads(), set(sys.modules)
     importlib.invalidate_caches()
-    yield Place(root, monkeypatch, capfd)
+    yield kind(root, monkeypatch, capfd)
     torch.set_num_threads(threads)
     for name in set(sys.modules) - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(root)):

@@ -20,6 +20,7 @@ import accelerate  # noqa: F401  # imported before the forks, which then cost no
 import numpy as np
 import torch
 import torch._dynamo
+import transformers.modeling_utils
 
 import unlearned.engine.checkpoints
 import unlearned.report.html
@@ -64,15 +65,16 @@ class Watch:
             self._hook(owner, name)
         for owner in (unlearned.engine.checkpoints, unlearned.tasks._models):
             self._hook(owner, "save_file")
+        self._hook(transformers.modeling_utils, "safe_save_file")
 
     def _hook(self, owner: Any, name: str) -> None:
         real: Callable[..., Any] = getattr(owner, name)
 
         def counted(*arguments: Any, **more: Any) -> Any:
             if len(self.moments) == self.kill_at:
-                if name == "save_file":
+                if name.endswith("save_file"):
                     real(*arguments, **more)
-                    os.truncate(arguments[1], Path(arguments[1]).stat().st_size // 2)
+                    os.truncate(_file(arguments, more), _file(arguments, more).stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             self.moments.append(Moment(self.phase, name))
             if name == "count":
@@ -90,6 +92,11 @@ class Watch:
     def tell(self) -> None:
         """Leave the number of steps to the parent process, which outlives this one."""
         Path("../steps").write_text(str(self.steps), encoding="utf-8")
+
+
+def _file(arguments: tuple[Any, ...], more: dict[str, Any]) -> Path:
+    """Where weights are written, however it is given."""
+    return Path(more.get("filename") or arguments[1])
 
 
 def attempt(place: Path, kill_at: int | None = None) -> dict[str, Any]:
@@ -135,11 +142,10 @@ def choose(moments: list[list[str]], wanted: dict[str, int]) -> list[int]:
     return chosen
 
 
-def main(base: Path) -> None:
-    """Print as JSON how the undisturbed run and each killed one went; `base/place` is copied for each."""
+def main(base: Path, wanted: dict[str, int]) -> None:
+    """Print as JSON how the undisturbed run and those that are killed so many times in each phase went; `base/place` is copied for each."""
     torch.set_num_threads(1)
     read_recipe(base / "place" / "recipe.yaml")  # imports its parts, once for all
-    wanted = {"references": 3, "unlearning": 3, "audits": 1, "attack": 1, "report": 2}
 
     def fresh(name: str) -> Path:
         (base / name).mkdir()
@@ -155,4 +161,4 @@ def main(base: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

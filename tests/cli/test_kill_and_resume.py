@@ -13,8 +13,23 @@ import pytest
 import yaml
 
 from .place import RECIPE, fill, read_json
+from .text_place import TEXT_RECIPE, fill_texts
 
-TRIALS = 10
+KILLS = {"references": 3, "unlearning": 3, "audits": 1, "attack": 1, "report": 2}
+TRIALS = sum(KILLS.values())
+TEXT_KILLS = {"unlearning": 2}
+
+
+def killed_and_resumed(base: Path, kills: dict[str, int]) -> dict[str, Any]:
+    """What `killing.py` says of the recipe in `base/place`."""
+    program = Path(__file__).with_name("killing.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, str(program), str(base), json.dumps(kills)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["undisturbed"]["code"] == 0, done.stderr
+    assert len(report["trials"]) == sum(kills.values())
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +45,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
         "training": {"optimizer": "adam", "lr": 0.02, "batch_size": 8, "epochs": 2, "schedule": "cosine"},
     }
     (base / "place" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    program = Path(__file__).with_name("killing.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, str(program), str(base)], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    assert report["undisturbed"]["code"] == 0, done.stderr
-    assert len(report["trials"]) == TRIALS
-    return base, report
+    return base, killed_and_resumed(base, KILLS)
 
 
 def weights(place: Path) -> dict[str, bytes]:
@@ -83,3 +91,27 @@ def test_steps_are_not_taken_again(ran: tuple[Path, dict[str, Any]], number: int
     assert 0 <= again <= (report["undisturbed"]["steps"] if whole else 1)
     if phase == "report":
         assert trial["second"]["steps"] == 0
+
+
+def test_a_language_model_that_was_killed_while_it_unlearned_has_the_same_bits(tmp_path: Path) -> None:
+    """With adapters on a model with dropout, and values of the original that travel with the samples."""
+    (tmp_path / "place").mkdir()
+    fill_texts(tmp_path / "place", "gpt2")
+    recipe = TEXT_RECIPE | {
+        "method": TEXT_RECIPE["method"] | {"lora": {"rank": 2}, "parameters": "c_proj.weight", "alpha": 1.0, "retain_loss": "kl"},
+        "audits": ["utility"],
+        "references": {"count": 0},
+        "compute": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0},
+    }
+    (tmp_path / "place" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    report = killed_and_resumed(tmp_path, TEXT_KILLS)
+    undisturbed = tmp_path / "undisturbed"
+    for number, trial in enumerate(report["trials"]):
+        place = tmp_path / f"killed-{number}"
+        assert trial["first"]["killed"], trial["moment"]
+        assert trial["second"]["code"] == 0, trial["moment"]
+        assert len(weights(undisturbed)) == 2  # the original's directory, the unlearned model
+        assert weights(place) == weights(undisturbed), trial["moment"]
+        assert outcome(place) == outcome(undisturbed), trial["moment"]
+        assert names(place) == names(undisturbed), trial["moment"]
+    assert any(trial["moment"][0] == "unlearning" and trial["first"]["steps"] for trial in report["trials"])

@@ -16,6 +16,7 @@ from unlearned.engine.engine import Engine, evaluating, frozen
 from unlearned.engine.loop import Plan, fit
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.settings import Optimisation, Settings
+from unlearned.errors import Fault
 from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
 
@@ -37,6 +38,11 @@ class Method(Settings, ABC):
             DivergedError: if it diverges.
             InputError: if the settings do not fit the model.
         """
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """What is wrong with its settings for this problem, before any work is done; fields are `method.SETTING`, or `model`."""
+        del problem, engine
+        return []
 
 
 class ObjectiveMethod(Method, Optimisation):

@@ -30,9 +30,10 @@ from unlearned.data.samples import Samples
 from unlearned.engine.batches import batch_positions
 from unlearned.engine.engine import Engine, evaluating, on_device
 from unlearned.engine.randomness import derive_seed, seeded
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods import methods
 from unlearned.methods._edits import Edit
+from unlearned.methods._forget_retain import text_task
 from unlearned.methods._method import Method
 from unlearned.methods._rank_one import Gram, solve, solve_towards_zero
 from unlearned.problem import Problem
@@ -48,7 +49,6 @@ from unlearned.tasks._decoders import (
 )
 from unlearned.tasks._refusals import declines, unverifiable
 from unlearned.tasks._task import Batch, DataSource, finest
-from unlearned.tasks.text_generation import TextGeneration
 
 
 class LayerScore(NamedTuple):
@@ -127,6 +127,21 @@ class Lunar(Method):
                         matrix_of(down_projection(model, layer)).copy_(weight)
         return model.eval()
 
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A model that cannot be edited; reference prompts that cannot be read, or of which the model declines none: asked until it declines one."""
+        faults: list[Fault] = []
+        with on_device(problem.original.model, engine.device), evaluating(problem.original.model):
+            with collecting(faults):
+                _check_editable(self, problem, engine)
+            with collecting(faults):
+                task = text_task(engine)
+                texts = _reference_texts(self, engine)
+                if self.refused_only:
+                    parts = (task.prompts(texts[i : i + self.batch_size], problem.original) for i in range(0, len(texts), self.batch_size))
+                    if not any(declines(answer) for part in parts for answer in task.said(engine.evaluate(problem.original.model, part, task.generations))):
+                        raise InputError(_declines_none(len(texts)))
+        return faults
+
     def edits(self, problem: Problem, engine: Engine) -> list[Edit]:
         """The edits of the closed form, one per layer, in the order in which layers were chosen.
 
@@ -144,6 +159,28 @@ class Lunar(Method):
         return Request(self, problem, engine).scores()
 
 
+def _check_editable(method: Lunar, problem: Problem, engine: Engine) -> None:
+    model = problem.original.model
+    layers = method.layers or method.candidates or range(len(blocks_of(model)))
+    for layer in layers:
+        down_projection(model, layer)
+    probe = engine.to_device(engine.task.collate([problem.forget[0]]))
+    if not all(writes_to_the_residual(model, layer, probe) for layer in layers):
+        what = f"{type(model).__name__} normalises what its MLPs put out before it is added to the residual stream: a shift does not arrive as it is."
+        raise InputError(Fault("model", what, "Use a model without such a norm (Llama, Mistral, Qwen, Phi, GPT-2, NeoX, ...)."))
+
+
+def _reference_texts(method: Lunar, engine: Engine) -> list[str]:
+    if method.references is None:
+        return unverifiable(method.reference_count, derive_seed(engine.seed, "references"))
+    return text_task(engine).prompts_of(method.references, "method.references")
+
+
+def _declines_none(count: int) -> Fault:
+    what = f"the model declines none of {count} reference prompts: there is no place in it to redirect activations to."
+    return Fault("method.references", what, "Give prompts that it declines, or a model that can decline; or set refused_only: false.")
+
+
 class Request:
     """One request on one model: what to shift it by, which rows, and the solvers.
 
@@ -152,38 +189,24 @@ class Request:
     """
 
     def __init__(self, method: Lunar, problem: Problem, engine: Engine) -> None:
-        task = engine.task
-        assert isinstance(task, TextGeneration)
+        task = text_task(engine)
         self.method, self.problem, self.engine, self.task = method, problem, engine, task
         self.model = problem.original.model
         with on_device(self.model, engine.device), evaluating(self.model):
-            self._check()
+            _check_editable(method, problem, engine)
             self.references, self.refusals = self._references()
             self.vectors = self._means(self.references) - self._means(problem.forget)
         self.retain = self._retained()
 
-    def _check(self) -> None:
-        layers = self.method.layers or self.method.candidates or range(len(blocks_of(self.model)))
-        for layer in layers:
-            down_projection(self.model, layer)
-        probe = self.engine.to_device(self.task.collate([self.problem.forget[0]]))
-        if not all(writes_to_the_residual(self.model, layer, probe) for layer in layers):
-            what = f"{type(self.model).__name__} normalises what its MLPs put out before it is added to the residual stream: a shift does not arrive as it is."
-            raise InputError(Fault("model", what, "Use a model without such a norm (Llama, Mistral, Qwen, Phi, GPT-2, NeoX, ...)."))
-
     def _references(self) -> tuple[Samples, Samples]:
         """Reference prompts, and the same with what the model answered."""
-        method, engine = self.method, self.engine
-        if method.references is None:
-            texts = unverifiable(method.reference_count, derive_seed(engine.seed, "references"))
-        else:
-            texts = self.task.prompts_of(method.references, "method.references")
+        method = self.method
+        texts = _reference_texts(method, self.engine)
         prompts = self.task.prompts(texts, self.problem.original)
         said = self._answers(prompts)
         chosen = [i for i, answer in enumerate(said) if declines(answer) or not method.refused_only]
         if not chosen:
-            what = f"the model declines none of {len(texts)} reference prompts: there is no place in it to redirect activations to."
-            raise InputError(Fault("method.references", what, "Give prompts that it declines, or a model that can decline; or set refused_only: false."))
+            raise InputError(_declines_none(len(texts)))
         answers = [said[i] if said[i].strip() else "." for i in chosen]
         pairs = self.task.read({"prompt": [texts[i] for i in chosen], "answer": answers}, self.problem.original, "method.references")
         return prompts.subset(chosen), pairs

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan
 from unlearned.engine.randomness import derive_seed
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.methods import methods
 from unlearned.methods._forget_retain import ForgetRetain
 from unlearned.methods._method import Measure
@@ -56,10 +56,18 @@ class RMU(ForgetRetain):
     coefficient: float = Field(2.0, ge=0, description="c: length of the vector that they are steered to.")
     parameters: str = Field("", description="Regular expression for the parameters that may change; empty: down-projections of blocks l − 2 to l.")
 
-    def plan(self, problem: Problem, engine: Engine) -> Plan:
-        count = len(blocks_of(problem.original.model))
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        del engine
+        try:
+            count = len(blocks_of(problem.original.model))
+        except InputError as error:
+            return list(error.faults)
         if self.layer >= count:
-            raise InputError(Fault("method.layer", f"there is no layer {self.layer}; the model has {count}, counted from 0.", f"At most {count - 1}."))
+            return [Fault("method.layer", f"there is no layer {self.layer}; the model has {count}, counted from 0.", f"At most {count - 1}.")]
+        return []
+
+    def plan(self, problem: Problem, engine: Engine) -> Plan:
+        raise_faults(self.faults(problem, engine))
         return super().plan(problem, engine)
 
     def trained(self, problem: Problem) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from unlearned.errors import Fault, InputError
@@ -17,7 +19,7 @@ _ADAPTER = "adapter_config.json"
 
 
 def load_language_model(source: ModelSource, field: str) -> Bundle:
-    """A causal language model with its tokenizer, in float32 and eval mode; adapters are merged.
+    """A causal language model with its tokenizer, in eval mode and in the precision that the source names; adapters are merged.
 
     Raises:
         InputError: if it cannot be loaded, is no decoder, or its weights are quantised.
@@ -31,6 +33,9 @@ def load_language_model(source: ModelSource, field: str) -> Bundle:
         pretrained_directory(source, field)
         bundle = _from_directory(source, field)
     _refuse_what_cannot_be_trained(bundle.model, field)
+    if _looks_ahead(bundle.model):
+        what = f"{source.source!r} is no decoder ({type(bundle.model).__name__}): what it says of a token depends on later ones."
+        raise InputError(Fault(field, what, "Use a decoder, such as Llama, Qwen, GPT-2, ..."))
     return bundle
 
 
@@ -42,6 +47,7 @@ def _from_directory(source: ModelSource, field: str, **options: Any) -> Bundle:
         if getattr(config, "is_encoder_decoder", False):
             what = f"{source.source!r} is an encoder-decoder model ({type(config).__name__})."
             raise InputError(Fault(field, what, "Use a decoder, such as Llama, Qwen, GPT-2, ..."))
+        _refuse_quantised(config, field)
     model = from_pretrained(partial(AutoModelForCausalLM.from_pretrained, **options), source, field)
     return Bundle(model, {"tokenizer": _tokenizer(source.source, field, **options)}, source)
 
@@ -96,7 +102,23 @@ def _from_adapter(path: Path, source: ModelSource, field: str) -> Bundle:
     return Bundle(model.eval().requires_grad_(True), {"tokenizer": tokenizer}, source)
 
 
+def _looks_ahead(model: nn.Module) -> bool:
+    """Whether the scores behind a token change with the token after it: measured, because encoders load as language models, too."""
+    with torch.no_grad():
+        first, second = (model(input_ids=torch.tensor([[0, last]])).logits[0, 0] for last in (1, 2))
+    return not torch.allclose(first, second, rtol=1e-3, atol=1e-4)
+
+
+def _refuse_quantised(config: Any, field: str) -> None:
+    described = getattr(config, "quantization_config", None)
+    if described is not None:
+        method = described.get("quant_method", "of some kind") if isinstance(described, Mapping) else getattr(described, "quant_method", "of some kind")
+        what = f"its weights are quantised ({method}) and cannot be trained."
+        raise InputError(Fault(field, what, "Load the model in float32 or bfloat16; to attack a quantised model, use the attack `quantize`."))
+
+
 def _refuse_what_cannot_be_trained(model: nn.Module, field: str) -> None:
+    _refuse_quantised(model.config, field)
     quantised = [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]
     if quantised:
         what = f"{len(quantised)} of its weights are quantised (first {quantised[0]!r}) and cannot be trained."

@@ -174,8 +174,14 @@ def _ask_hub(name: str, config_name: str, field: str) -> None:
         raise InputError(Fault(field, what, "Check the path or the hub id; for a hub id also the connection and, if it is private, the login.")) from error
 
 
+def only_float32(source: ModelSource, field: str) -> None:
+    """Raise an `InputError` if the source asks for another precision."""
+    if source.dtype != "float32":
+        raise InputError(Fault(f"{field}.dtype", f"only language models are held in {source.dtype}.", "Leave it out."))
+
+
 def from_pretrained(load: Callable[..., Any], source: ModelSource, field: str) -> nn.Module:
-    """Call a `from_pretrained` safely: safetensors unless pickles are allowed, no remote code, float32, eval mode.
+    """Call a `from_pretrained` safely: safetensors unless pickles are allowed, no remote code, eval mode, in the precision that the source names.
 
     Raises:
         InputError: if it fails; or if weights of the checkpoint are missing, so that the library would invent them.
@@ -185,7 +191,7 @@ def from_pretrained(load: Callable[..., Any], source: ModelSource, field: str) -
             source.source,
             use_safetensors=None if source.allow_pickle else True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=getattr(torch, source.dtype),
             output_loading_info=True,
         )
     except Exception as error:  # transformers raises many kinds for a wrong path, config or file
@@ -221,7 +227,8 @@ def restore(directory: Path, like: Bundle) -> Bundle:
     """A transformers model or a plain module whose weights lie in `directory`, with the companions of `like`."""
     if is_transformers(like.model):
         load = type(like.model).from_pretrained  # type: ignore[attr-defined]  # every model of transformers has it
-        return like.with_model(from_pretrained(load, ModelSource(source=str(directory)), "model"))
+        held = "bfloat16" if next(like.model.parameters()).dtype == torch.bfloat16 else "float32"
+        return like.with_model(from_pretrained(load, ModelSource(source=str(directory), dtype=held), "model"))
     model = copy.deepcopy(like.model)
     model.load_state_dict(load_file(directory / WEIGHTS))
     return like.with_model(model.eval())

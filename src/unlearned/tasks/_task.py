@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,7 @@ class ModelSource(BaseModel):
 
     source: str = Field(description="A directory or hub id for `from_pretrained`, or `module:function` that returns an nn.Module.")
     weights: str | None = Field(None, description="For `module:function`: a safetensors file (or a directory that this package saved) with the weights.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Numbers that a language model's weights are held in.")
     allow_pickle: bool = Field(False, description="Read weights in pickle format (tensors only). Off, because such files can run code.")
 
 
@@ -96,7 +97,7 @@ class Task(Settings, ABC):
 
     @abstractmethod
     def load(self, source: ModelSource, field: str) -> Bundle:
-        """Load a model in eval mode, in float32, from safetensors.
+        """Load a model in eval mode, in float32 (language models: as the source says), from safetensors.
 
         Raises:
             InputError: if it cannot be loaded, or only as a pickle that was not allowed. `field` is named in the message.

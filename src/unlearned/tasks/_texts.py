@@ -76,6 +76,9 @@ def tokenise(columns: Mapping[str, Any], bundle: Bundle, form: Form, field: str)
             with collecting(faults):
                 _refuse_empty(columns[name], what, field)
         raise_faults(faults)
+        if len(columns["prompt"]) != len(columns["answer"]):
+            what = f"there are {len(columns['prompt'])} questions and {len(columns['answer'])} answers."
+            raise InputError(Fault(field, what, "Give one answer for each question."))
         pairs = zip(columns["prompt"], columns["answer"], strict=True)
         written = [_turns(tokenizer, form, _asked(form, prompt), answer, field) if chat else Written(prompt, f"{prompt} {answer}") for prompt, answer in pairs]
     elif "text" in columns:
@@ -85,6 +88,9 @@ def tokenise(columns: Mapping[str, Any], bundle: Bundle, form: Form, field: str)
         raise InputError(
             Fault(field, f"there are no texts among the columns {', '.join(map(repr, columns))}.", "Give `prompt` and `answer`, `messages`, or `text`.")
         )
+    if "text" not in columns and not end_tokens(bundle):
+        what = "neither the tokenizer nor the model names a token that ends an answer."
+        raise InputError(Fault("model", what, "Set the tokenizer's eos_token, or eos_token_id in the model's generation config."))
     records = divided(tokenizer, written)
     records = [_up_to_the_end(tokens, end_tokens(bundle)) for tokens in records] if chat else [_between_ends(tokenizer, tokens) for tokens in records]
     short = [i for i, (before, after) in enumerate(records) if not after or len(before + after) < 2]

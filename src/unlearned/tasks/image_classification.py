@@ -19,7 +19,17 @@ from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
 from unlearned.tasks._heads import head_of
 from unlearned.tasks._images import read_images
-from unlearned.tasks._models import call_function, from_pretrained, is_function, is_transformers, load_function, pretrained_directory, restore, save_module
+from unlearned.tasks._models import (
+    call_function,
+    from_pretrained,
+    is_function,
+    is_transformers,
+    load_function,
+    only_float32,
+    pretrained_directory,
+    restore,
+    save_module,
+)
 from unlearned.tasks._task import Batch, Bundle, Choices, Data, DataSource, ModelSource, Task, measured, stack
 
 
@@ -34,6 +44,7 @@ class ImageClassification(Task):
         return "accuracy"
 
     def load(self, source: ModelSource, field: str) -> Bundle:
+        only_float32(source, field)
         if is_function(source.source):
             return load_function(source, field)
         pretrained_directory(source, field)
@@ -184,7 +195,8 @@ def fresh_module(bundle: Bundle) -> nn.Module:
     """
     model = bundle.model
     if is_transformers(model):
-        return type(model)(copy.deepcopy(model.config))
+        fresh: nn.Module = type(model)(copy.deepcopy(model.config))
+        return fresh.to(next(model.parameters()).dtype)
     if bundle.origin is not None and is_function(bundle.origin.source):
         made = call_function(bundle.origin.source, "model.source")
         assert isinstance(made, nn.Module)

@@ -202,7 +202,7 @@ class TextGeneration(Task):
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
-        """Texts longer than the model's context, tokens that it does not have."""
+        """Texts longer than the model's context, tokens that it does not have, a tokenizer that is not that of the problem's other models."""
         rows = [samples[i]["input_ids"] for i in range(len(samples))]
         config = getattr(bundle.model, "config", None)
         context, words = getattr(config, "max_position_embeddings", None), getattr(config, "vocab_size", None)
@@ -216,6 +216,9 @@ class TextGeneration(Task):
         if words is not None and unknown >= words:
             what = f"the tokenizer gives token {unknown}, but the model has {words} tokens."
             faults.append(Fault("model", what, "Use the tokenizer that belongs to the model."))
+        own = bundle.companions.get("tokenizer")
+        if own is not None and self._tokenizer is not None and own is not self._tokenizer and own.get_vocab() != self._tokenizer.get_vocab():
+            faults.append(Fault(field, "its tokenizer is not that of the original model.", "Compare models that read the same tokens."))
         return faults
 
     def token_logits(self, model: nn.Module, batch: Batch) -> Tensor:
