@@ -325,12 +325,21 @@ def _part(
         settings = {**training.model_dump(exclude_unset=True), **settings}
     try:
         part: Part = kind(**settings)
+        faults += _foreign_inside(part, task, field)
         return part
     except ValidationError as error:
         faults += [fault_of(detail, kind, field) for detail in error.errors()]
     except TypeError:
         faults.append(Fault(field, "names of settings must be text.", "Quote them, or check the indentation."))
     return None
+
+
+def _foreign_inside(part: Settings, task: str | None, field: str) -> list[Fault]:
+    """That what a part is wrapped around is not defined for the task."""
+    allowed = getattr(part, "defined_for", None)
+    if allowed is None or task in allowed:
+        return []
+    return [Fault(f"{field}.inner", f"the method inside is not defined for {task}.", f"It works for {', '.join(sorted(allowed))}.")]
 
 
 _REMEDIES = {

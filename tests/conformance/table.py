@@ -44,6 +44,8 @@ class Row(NamedTuple):
     """Methods that choose themselves what changes: a regular expression for it. They have no setting `parameters`."""
     partial: bool = False
     """Methods: whether some of the parameters that may change can stay as they are."""
+    inside: str | None = None
+    """Methods that are wrapped around another: the setting that holds the other one, and with it `parameters`."""
     where: str | None = None
     """Which samples are to be forgotten, as a filter; None: the first few."""
     subjects: tuple[str, ...] = ("original", "unlearned", "reference")
@@ -85,6 +87,13 @@ _LUNAR: dict[str, Any] = {"refused_only": False, "reference_count": 6, "layers":
 
 _DRAWN = {"steps": None, "epochs": 2, "batch_size": 2, "lr": 0.001}
 """Diffusion: three steps in each of two epochs."""
+# Passes over the forget set take three steps, each with a rehearsal that counts too.
+_TRIES: dict[str, Any] = {"rehearsals": 1, "iterations": 2, "gamma": 0.01}
+_POOL: list[dict[str, Any]] = [
+    {"id": "a", "kind": "lora", "rank": 2, "optimizer": "adam", "lr": 0.01, "steps": 1, "batch_size": 2, "share": 0.5},
+    {"id": "b", "lr": 0.01, "steps": 1, "batch_size": 2, "forget_share": 0.5, "few": 4, "prior_weight": 0.5},
+]
+_ONCE: dict[str, Any] = {"epochs": 1, "batch_size": 2, "lr": 0.01}
 
 METHODS = [
     *_on(ALL, "retrain", _SHORT),
@@ -124,6 +133,16 @@ METHODS = [
     *_on(IMAGES, "bad-teacher", _SHORT | {"batch_size": 4}),
     *_on(IMAGES, "boundary-shrink", _SHORT | {"batch_size": 2}),
     *_on(IMAGES, "svd", {"batch_size": 2, "forget_samples": 3, "retain_samples": 12}, partial=True),
+    Row("resilient", "plain", _TRIES | {"alpha": 1.0, "inner": {"name": "npo"} | _SHORT | {"batch_size": 2}, "pool": _POOL}, inside="inner"),
+    Row(
+        "resilient",
+        "gpt2",
+        _TRIES | {"inner": {"name": "npo", "alpha": 1.0, "retain_loss": "kl", "lora": {"rank": 2}} | _ONCE, "pool": _POOL},
+        "lora",
+        inside="inner",
+        chosen="c_proj.weight",
+    ),
+    Row("resilient", "unet", _TRIES | {"iterations": 1, "inner": {"name": "gradient-ascent"} | _ONCE, "pool": _POOL[1:]}, inside="inner"),
     Row("retrain", "plain", _ADAM | {"optimizer": "adamw"}, "adamw-cosine"),
     Row("fine-tune", "gpt2", _ADAM, "adam-cosine"),
     Row("fine-tune", "plain", _SHORT | {"batch_size": 2, "paced_by": "forget"}, "paced"),

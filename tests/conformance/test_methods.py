@@ -45,7 +45,9 @@ class Run(NamedTuple):
 
 
 def method_of(row: Row, **more: Any) -> Method:
-    return methods.get(row.name)(**row.settings, **more)
+    if row.inside:
+        more = {row.inside: row.settings[row.inside] | more}
+    return methods.get(row.name)(**row.settings | more)
 
 
 def run(row: Row, *, seed: int = 0, prepare: Callable[[nn.Module], object] = nn.Module.eval, scrambled: int = 5, **more: Any) -> Run:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from unlearned.errors import Fault, InputError
 from unlearned.settings import Settings
@@ -63,6 +63,13 @@ def merged(model: nn.Module, original: nn.Module) -> nn.Module:
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(flags[name])
     return plain
+
+
+def updates(model: nn.Module) -> dict[str, Tensor]:
+    """What the adapters add to the weights, (α/r) B A, by the name of the weight in the plain model; differentiable with respect to both factors."""
+    inner: Any = getattr(model, "module", model)
+    layers = [(name, layer) for name, layer in inner.get_base_model().named_modules() if hasattr(layer, "get_delta_weight")]
+    return {f"{name}.weight": layer.get_delta_weight(layer.active_adapters[0]) for name, layer in layers}
 
 
 def is_adapted(model: nn.Module) -> bool:

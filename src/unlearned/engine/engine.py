@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,10 +124,10 @@ class Engine:
         if self.compute.trackers:
             self.accelerator.init_trackers(title.replace(" ", "-"))
 
-    def track(self, title: str, loss: float, step: int) -> None:
-        """Give the trackers a loss."""
+    def track(self, title: str, values: Mapping[str, float], step: int) -> None:
+        """Give the trackers numbers, such as a loss."""
         if self.compute.trackers:
-            self.accelerator.log({f"{title}/loss": loss}, step=step)
+            self.accelerator.log({f"{title}/{name}": value for name, value in values.items()}, step=step)
 
     def track_end(self) -> None:
         """Tell the trackers that the training is over."""
@@ -148,13 +148,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+def on_device(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     """The model on `device`; back where it was afterwards."""
     first = next(model.parameters(), None)
     before = first.device if first is not None else device
     model.to(device)
     try:
-        yield
+        yield model
     finally:
         model.to(before)
 

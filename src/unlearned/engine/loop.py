@@ -181,7 +181,7 @@ def _fit(  # one loop, read from top to bottom
                 value = loss.item()
                 _guard(value, step, title)
                 engine.meter.count(_size(forget) + _size(retain))
-                engine.track(title, value, step)
+                engine.track(title, {"loss": value}, step)
                 bar.step(f"loss {value:.4g}")
                 if watch and watch(model, step):
                     stopped = True

@@ -33,6 +33,17 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+@contextmanager
+def replaying(states: dict[str, Tensor]) -> Iterator[None]:
+    """Draw once more what was drawn from these `generator_states`; put the present ones back afterwards."""
+    before = generator_states()
+    restore_generators(states)
+    try:
+        yield
+    finally:
+        restore_generators(before)
+
+
 def generator_states() -> dict[str, Tensor]:
     """States of the global generators of torch, numpy and Python, as tensors (whole numbers below 2³² are exact in float64)."""
     numpy = np.random.get_state(legacy=False)

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn, no_grad
 
 from unlearned.data.samples import Samples
-from unlearned.engine.adapters import Lora, merged, with_adapter, without_adapter
-from unlearned.engine.engine import Engine, evaluating, frozen
+from unlearned.engine.adapters import Lora, is_adapted, merged, with_adapter, without_adapter
+from unlearned.engine.engine import Engine, evaluating, frozen, on_device
 from unlearned.engine.loop import Plan, fit
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.settings import Optimisation, Settings
@@ -21,6 +21,7 @@ from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
 
 Measure = Callable[[nn.Module, Batch], Tensor]
+Revision = Callable[[Plan, nn.Module], Plan]
 
 
 class Method(Settings, ABC):
@@ -29,6 +30,11 @@ class Method(Settings, ABC):
     name: ClassVar[str]
     tasks: ClassVar[Collection[str] | None] = None
     """Tasks that it is defined for; None: all."""
+
+    @property
+    def defined_for(self) -> Collection[str] | None:
+        """Tasks that it is defined for with these settings; None: all."""
+        return self.tasks
 
     @abstractmethod
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
@@ -68,6 +74,16 @@ class ObjectiveMethod(Method, Optimisation):
         return {"forget": problem.forget, "retain": problem.retain}
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
+        return self.carried_out(problem, engine, lambda plan, model: plan)  # noqa: ARG005
+
+    def carried_out(self, problem: Problem, engine: Engine, revised: Revision) -> nn.Module:
+        """Unlearn by a plan that is made from this method's own; arguments and result are otherwise those of `unlearn`.
+
+        Args:
+            problem: what, from which model.
+            engine: computes.
+            revised: of this method's plan and of the model that is going to be trained.
+        """
         original, pattern = problem.original.model, self.trained(problem)
         if self.lora is None:
             model = copy.deepcopy(original)
@@ -75,7 +91,7 @@ class ObjectiveMethod(Method, Optimisation):
             with seeded(derive_seed(engine.seed, "adapter")):
                 model = with_adapter(original, self.lora, pattern)
         how = self.model_copy(update={"parameters": pattern if self.lora is None else ".*"})
-        plan, sets = self.plan(problem, engine), self.sets(problem, engine)
+        plan, sets = revised(self.plan(problem, engine), model), self.sets(problem, engine)
         model = fit(engine, model, plan, sets, how, title=self.name, seed=engine.seed, checkpoint=engine.checkpoint("unlearn"))
         return model if self.lora is None else merged(model, original).eval()
 
@@ -98,6 +114,9 @@ class ObjectiveMethod(Method, Optimisation):
         if self.lora is not None:
 
             def ask(model: nn.Module, batch: Batch) -> Tensor:
+                if not is_adapted(model):  # a copy to which the adapter has been added
+                    with no_grad(), on_device(problem.original.model, engine.device) as original, evaluating(original):
+                        return outputs(original, batch)
                 with no_grad(), without_adapter(model), evaluating(model):
                     return outputs(model, batch)
 

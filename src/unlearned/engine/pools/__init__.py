@@ -1,0 +1,1 @@
+"""Pools of fine-tunings that come with the package, one YAML file each."""

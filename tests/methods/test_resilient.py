@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.models import bits, bundle_of, linear_network, made, problem_of, same_bits
+from unlearned.api import forget
+from unlearned.engine.adapters import Lora, with_adapter
+from unlearned.engine.engine import Engine
+from unlearned.engine.finetuning import FineTuning, read_pool, shipped_pools
+from unlearned.engine.hypergradient import Proximal
+from unlearned.engine.rehearsal import Rehearsal
+from unlearned.errors import InputError
+from unlearned.methods._resilience import linear_form, scheduled
+from unlearned.methods.gradient_ascent import GradientAscent
+from unlearned.methods.npo import NPO
+from unlearned.methods.resilient import Resilient
+from unlearned.problem import Problem
+from unlearned.recipe import parse_recipe
+
+GA: dict[str, Any] = {"name": "gradient-ascent", "epochs": 1, "batch_size": 6, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+WHOLE: dict[str, Any] = {"id": "whole", "lr": 0.5, "steps": 2, "batch_size": 18}
+"""Each batch is the whole retain set, so that only the order within it depends on a seed."""
+
+
+class Doubled(nn.Module):
+    """Logits of a linear network in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = linear_network().double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.inner(images.double())
+        return out
+
+
+@pytest.fixture(scope="module")
+def doubled() -> Problem:
+    return problem_of("linear", model=made(Doubled))
+
+
+def loss_at(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of W x + b, (W, b) flat: written down without the package."""
+    w, b = weights[:640].view(10, 64), weights[640:]
+    scores = images.flatten(1).double() @ w.T + b
+    return (scores.logsumexp(dim=1) - scores.gather(1, labels[:, None])[:, 0]).mean()
+
+
+def hessian_at(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    found = torch.autograd.functional.hessian(lambda w: loss_at(w, images, labels), weights)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def data_of(samples: Any) -> tuple[Tensor, Tensor]:
+    rows = [samples[i] for i in range(len(samples))]
+    return torch.stack([row["pixel_values"] for row in rows]), torch.tensor([int(row["labels"]) for row in rows])
+
+
+def flat(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize(("beta", "alpha", "iterations"), [(0.8, 0.0, 5), (0.5, 1.5, 3), (1.0, 0.0, 1), (0.0, 1.6, 5)])
+def test_a_step_follows_the_gradient_of_the_resilient_objective(doubled: Problem, beta: float, alpha: float, iterations: int) -> None:
+    """Against the fine-tuning carried out by hand and the dense Hessian; β = 0 is gradient ascent with distillation."""
+    method = Resilient(inner=GA, beta=beta, alpha=alpha, gamma=0.05, iterations=iterations, pool=(FineTuning(**WHOLE),))
+    moved = flat(forget(doubled, method).model)
+
+    theta, forget_data, retain_data = flat(doubled.original.model), data_of(doubled.forget), data_of(doubled.retain)
+    now = -torch.func.grad(loss_at)(theta, *forget_data)
+    w = theta.clone()
+    for _ in range(2):
+        w = w - 0.5 * torch.func.grad(loss_at)(w, *retain_data)
+    hessian = hessian_at(w, *retain_data)
+    g = -torch.func.grad(loss_at)(w, *forget_data)
+    h = sum((torch.linalg.matrix_power(-0.05 * hessian, k) @ g for k in range(iterations)), torch.zeros_like(g))
+    # At the original the distance is 0, and so is its gradient.
+    torch.testing.assert_close(moved, theta - 0.1 * ((1 - beta) * now + beta * h), rtol=1e-10, atol=1e-12)
+
+
+def test_distillation_holds_to_the_original_where_the_objective_leads_away(doubled: Problem) -> None:
+    """Two steps, the second by hand: α times the gradient of the mean squared difference of logits, without rehearsals."""
+    inner = GA | {"epochs": 2, "batch_size": 18}
+    moved = flat(forget(doubled, Resilient(inner=inner, beta=0.0, alpha=2.0)).model)
+    theta, (images, labels), (kept, _) = flat(doubled.original.model), data_of(doubled.forget), data_of(doubled.retain)
+
+    def logits(weights: Tensor, x: Tensor) -> Tensor:
+        return x.flatten(1).double() @ weights[:640].view(10, 64).T + weights[640:]
+
+    first = theta + 0.1 * torch.func.grad(loss_at)(theta, images, labels)
+    pull = torch.func.grad(lambda w: ((logits(w, kept) - logits(theta, kept)) ** 2).mean())(first)
+    torch.testing.assert_close(moved, first + 0.1 * torch.func.grad(loss_at)(first, images, labels) - 0.2 * pull, rtol=1e-10, atol=1e-12)
+
+
+def test_without_weight_it_is_the_inner_method_to_the_bit() -> None:
+    problem = problem_of("plain")
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 2, "lr": 0.01, "optimizer": "adam"}
+    plain = forget(problem, NPO(**settings))
+    wrapped = forget(problem, Resilient(inner={"name": "npo", **settings}, beta=0.0))
+    assert same_bits(bits(plain.model), bits(wrapped.model))
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["weights", "adapters"])
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("subject", ["plain", "gpt2"])
+def test_through_a_fine_tuning_that_goes_nowhere_it_is_the_plain_gradient(subject: str, kind: str, adapted: bool) -> None:
+    """Whatever is trained by whom: weights, adapters that were there, new adapters, or weights to which adapters are merged."""
+    problem, engine = problem_of(subject), Engine(problem_of(subject).task)
+    original = problem.original.model
+    model: nn.Module = original
+    if adapted:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = with_adapter(original, Lora(rank=2), ".*")
+            for name, p in model.named_parameters():
+                if "lora_B" in name:
+                    p.data.normal_(std=0.1)
+    else:
+        next(iter(model.parameters())).requires_grad_(False)  # not all that fine-tuning trains is trained by unlearning
+    tuning = FineTuning(id="still", kind=kind, lr=1e-12, steps=1, batch_size=2)
+    rehearsal = Rehearsal(engine, model, bundle_of(subject).model, (tuning,), problem.retain, problem.forget)
+    batch = next(engine.batches(problem.forget))
+
+    def outer(asked: nn.Module) -> Tensor:
+        return engine.task.losses(asked.eval(), batch).mean()
+
+    found = rehearsal.through(model, tuning, outer, Proximal(iterations=1), seed=3, weight=0.5)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(outer(model), trained)
+    for gradient, right in zip(found.gradient, expected, strict=True):
+        torch.testing.assert_close(gradient, 0.5 * right, rtol=1e-4, atol=1e-7)
+    assert not found.solution.given_up
+
+
+def test_adapters_get_the_exact_gradient_through_full_fine_tuning(doubled: Problem) -> None:
+    """(dW/dA, dW/dB) of W + 2 B A, after (I + γH)⁻¹ on the whole of W and b."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: nn.Module = with_adapter(doubled.original.model, Lora(rank=2, alpha=4), ".*").double()
+        factors = {name.split(".")[-3]: p for name, p in model.named_parameters() if p.requires_grad}
+        factors["lora_B"].data.normal_(std=0.1)
+    engine = Engine(doubled.task)
+    tuning = FineTuning(**WHOLE)
+    rehearsal = Rehearsal(engine, model, doubled.original.model, (tuning,), doubled.retain, doubled.forget)
+    batch = next(engine.batches(doubled.forget))
+    found = rehearsal.through(model, tuning, lambda m: engine.task.losses(m, batch).mean(), Proximal(gamma=0.02, iterations=200), seed=0)
+
+    a, b = factors["lora_A"].detach(), factors["lora_B"].detach()
+    w = flat(doubled.original.model).clone()
+    w[:640] += (2 * b @ a).flatten()
+    for _ in range(2):
+        w = w - 0.5 * torch.func.grad(loss_at)(w, *data_of(doubled.retain))
+    hessian = hessian_at(w, *data_of(doubled.retain))
+    h = torch.linalg.solve(torch.eye(650, dtype=torch.float64) + 0.02 * hessian, torch.func.grad(loss_at)(w, *data_of(doubled.forget)))[:640].view(10, 64)
+    expected = {"lora_A": 2 * b.T @ h, "lora_B": 2 * h @ a.T}
+    for name, gradient in zip(factors, found.gradient, strict=True):
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-7, atol=1e-9)
+
+
+def test_where_the_hypergradient_is_given_up_the_direct_gradient_is_left_and_it_says_so(doubled: Problem) -> None:
+    """A limit that nothing satisfies: (1 − β) ∇L alone."""
+    method = Resilient(inner=GA, beta=0.75, norm_limit=1e-9, pool=(FineTuning(**WHOLE),))
+    theta = flat(doubled.original.model)
+    expected = theta + 0.1 * 0.25 * torch.func.grad(loss_at)(theta, *data_of(doubled.forget))
+    with pytest.warns(UserWarning, match="1 of 1 hypergradients were given up"):
+        moved = flat(forget(doubled, method).model)
+    torch.testing.assert_close(moved, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_contaminated_fine_tuning_learns_what_was_forgotten(doubled: Problem) -> None:
+    engine, losses = Engine(doubled.task), {}
+    batch = next(engine.batches(doubled.forget))
+    for share in (0.0, 0.5, 1.0):
+        tuning = FineTuning(**WHOLE | {"steps": 20, "forget_share": share, "id": str(share)})
+        rehearsal = Rehearsal(engine, doubled.original.model, doubled.original.model, (tuning,), doubled.retain, doubled.forget)
+        losses[share] = rehearsal.through(doubled.original.model, tuning, lambda m: engine.task.losses(m, batch).mean(), Proximal(), seed=0).value
+    assert losses[1.0] < losses[0.5] < losses[0.0]
+
+
+def test_schedules() -> None:
+    """α from 1.6 to 2.0 as in the authors' code: constant in the first half, then a sigmoid of the progress of the second."""
+    assert [scheduled(1.6, 2.0, p) for p in (0.0, 0.25, 0.499)] == [1.6] * 3
+    assert scheduled(1.6, 2.0, 0.75) == pytest.approx(1.8)
+    assert scheduled(1.6, 2.0, 1.0) == pytest.approx(1.6 + 0.4 / (1 + math.exp(-5)))
+    assert scheduled(0.8, 0.8, 0.9) == 0.8
+
+
+def test_the_linear_form_has_value_and_gradient() -> None:
+    w, unused = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
+    form = linear_form([w, unused], [torch.tensor([1.0, 2.0, 3.0]), None], torch.tensor(7.0))
+    form.backward()
+    assert form.item() == 7
+    assert w.grad is not None
+    assert w.grad.tolist() == [1, 2, 3]
+    assert unused.grad is None
+
+
+def test_the_pool_of_the_authors_is_theirs() -> None:
+    pool = {tuning.id: tuning for tuning in read_pool("resalign")}
+    assert len(pool) == 15
+    assert all(tuning.batch_size == 1 for tuning in pool.values())
+    assert [name for name, tuning in pool.items() if tuning.kind == "full"] == ["full"]
+    assert {name for name, tuning in pool.items() if tuning.optimizer == "adam"} == {"2", "4", "9", "12"}
+    assert pool["0"].prior_weight == 1
+    assert (pool["1"].start, pool["1"].steps) == (0, 30)
+    assert "resalign" in shipped_pools()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "inner"),
+        ({"inner": "npoo"}, "npo"),
+        ({"inner": {"lr": 1}}, "no name"),
+        ({"inner": "ssd"}, "follows no gradients"),
+        ({"inner": "resilient"}, "follows no gradients"),
+        ({"inner": {"name": "npo", "lr": -1}}, "lr"),
+        ({"inner": {"name": "npo", "learning_rate": 1}}, "learning_rate"),
+        ({"inner": "gradient-ascent", "pool": "no-such-pool"}, "no-such-pool"),
+        ({"inner": "gradient-ascent", "pool": []}, "at least one"),
+        ({"inner": "gradient-ascent", "pool": [{"id": "a"}, {"id": "a"}]}, "two fine-tunings"),
+        ({"inner": "gradient-ascent", "pool": [{"id": "a", "start": 0.7, "share": 0.5}]}, "beyond 1"),
+        ({"inner": "gradient-ascent", "pool": [{"id": "a", "lr": 0}]}, "greater than 0"),
+        ({"inner": "wga"}, "not defined for image-classification"),
+        ({"inner": "gradient-ascent", "beta": 1.5}, "beta"),
+    ],
+)
+def test_wrong_settings_are_told_up_front(settings: dict[str, Any], words: str) -> None:
+    recipe = {"model": "x", "data": {"train": "a", "test": "b"}, "forget": {"where": "label == 1"}, "references": {"count": 0}}
+    with pytest.raises(InputError) as caught:
+        parse_recipe({**recipe, "method": {"name": "resilient", **settings}})
+    assert words in str(caught.value)
+    assert all(fault.field.startswith("method") for fault in caught.value.faults)
+
+
+def test_a_fine_tuning_without_data_or_weights_is_told_before_any_work(tmp_path: Path) -> None:
+    problem = problem_of("plain")
+    for tuning, words in (
+        ({"where": "label == 77"}, "no retained sample"),
+        ({"parameters": "nothing"}, "no trainable parameter"),
+        ({"where": "colour == 1"}, "no columns"),
+    ):
+        with pytest.raises(InputError, match=words):
+            forget(problem, Resilient(inner=GA, pool=(FineTuning(id="a", **tuning),)))
+    file = tmp_path / "pool.yaml"
+    file.write_text("- {id: mine, lr: 0.1, steps: 1}\n", encoding="utf-8")
+    assert read_pool(str(file))[0].id == "mine"
+    file.write_text("- {id: [", encoding="utf-8")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        read_pool(str(file))
+
+
+def test_the_method_inside_is_written_down_whole() -> None:
+    method = Resilient(inner="gradient-ascent")
+    assert method.inner["epochs"] == GradientAscent().epochs
+    assert Resilient(**method.model_dump()) == method
