@@ -216,7 +216,6 @@ def test_the_pool_of_the_authors_is_theirs() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "inner"),
         ({"inner": "npoo"}, "npo"),
         ({"inner": {"lr": 1}}, "no name"),
         ({"inner": "ssd"}, "follows no gradients"),

@@ -47,7 +47,11 @@ class Resilient(Method, Resilience):
     """Ask of a method's objective that it also holds after fine-tuning."""
 
     name: ClassVar[str] = "resilient"
-    inner: dict[str, Any] = Field(description="The method inside: its name, or its name and settings; one that follows gradients of an objective.")
+    inner: dict[str, Any] = Field(
+        {"name": "neg-grad-plus"},
+        validate_default=True,
+        description="The method inside: its name, or its name and settings; one that follows gradients of an objective.",
+    )
 
     @field_validator("inner", mode="before")
     @classmethod
