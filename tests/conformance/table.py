@@ -93,6 +93,7 @@ _POOL: list[dict[str, Any]] = [
     {"id": "a", "kind": "lora", "rank": 2, "optimizer": "adam", "lr": 0.01, "steps": 1, "batch_size": 2, "share": 0.5},
     {"id": "b", "lr": 0.01, "steps": 1, "batch_size": 2, "forget_share": 0.5, "few": 4, "prior_weight": 0.5},
 ]
+_REHEARSED = _TRIES | {"steps": None, "epochs": 1, "forget_batch_size": 2, "batch_size": 2, "lr": 0.01, "norm_limit": None, "pool": _POOL}
 _ONCE: dict[str, Any] = {"epochs": 1, "batch_size": 2, "lr": 0.01}
 
 METHODS = [
@@ -162,6 +163,7 @@ METHODS = [
     Row("svd", "plain", {"batch_size": 4}, "all", random=False, partial=True),
     Row("bad-teacher", "vit", _ADAM | {"batch_size": 4, "lora": {}, "lr": 0.1, "temperature": 2.0}, "lora", chosen="classifier.weight"),
     Row("l1-sparse", "plain", _ADAM | {"batch_size": 2, "paced_by": "forget", "no_l1_epochs": 1}, "paced"),
+    Row("resalign", "pixel", _REHEARSED, chosen=r"^unet.*attn2\.to_k"),
     Row("esd", "pixel", _DRAWN | {"trajectory_steps": 3, "variant": "all"}),
     Row("uce", "pixel", {}, settles=r"attn2\.to_[kv]\.weight", random=False),
     Row("concept-ablation", "pixel", _DRAWN | {"prior_weight": 0.5, "lora": {"rank": 2}, "lr": 0.1}, "lora", chosen=r"^unet.*attn2\.to_k"),

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class Lora(Settings):
-    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + (α/r) B A in the place of W, with A (r, in) and B (out, r) trained and B = 0 at the start."""
+    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + (α/r) B A in the place of W, with A (r, in) and B (out, r) trained."""
 
     rank: int = Field(8, ge=1, le=100_000, description="Rank r of the update.")
     alpha: float = Field(16, gt=0, description="α: the update is scaled by α / r.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A, in training.")
+    start: Literal["zero", "small"] = Field(
+        "zero",
+        description="zero: B begins as 0, the model as it was. small: both are drawn, A with standard deviation 0.008, B with 0.002.",
+    )
 
 
 def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
@@ -50,7 +54,12 @@ def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
     config = LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=names, fan_in_fan_out=transposed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of one library about a name that the other uses
-        return get_peft_model(_sharing(model), config)
+        adapted = get_peft_model(_sharing(model), config)
+    if how.start == "small":
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter, std=0.008 if "lora_A" in name else 0.002)
+    return adapted
 
 
 def merged(model: nn.Module, original: nn.Module) -> nn.Module:

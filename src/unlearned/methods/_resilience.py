@@ -19,7 +19,10 @@ from unlearned.engine.hypergradient import Proximal, Solution, Tensors, norm_of
 from unlearned.engine.loop import LossFunction, Pass, Plan, Step
 from unlearned.engine.randomness import derive_seed, generator_states, replaying, seeded
 from unlearned.engine.rehearsal import Rehearsal
+from unlearned.methods._method import ObjectiveMethod
+from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
+from unlearned.tasks.image_generation import ImageGeneration
 
 Distance = Callable[[nn.Module, Batch], Tensor]
 """How far a model's answers are from the original's on a retain batch: a scalar."""
@@ -42,6 +45,42 @@ def linear_form(weights: Sequence[Tensor], gradients: Sequence[Tensor | None], v
     """A scalar with this value whose gradient with respect to the weights is `gradients`; where that is None, the weight has none."""
     total = torch.stack([(w * g).sum() for w, g in zip(weights, gradients, strict=True) if g is not None]).sum()
     return value.detach() + total - total.detach()
+
+
+def distance_from_original(problem: Problem, engine: Engine, method: ObjectiveMethod) -> Distance:
+    """R: mean squared difference between a model's answers and the original's.
+
+    Answers are the task's outputs; of a diffusion model, which draws noise, the predictions for the same noisy latents.
+
+    Args:
+        problem: has the original.
+        engine: computes.
+        method: says how the original is asked while its adapters are in training.
+    """
+    task = engine.task
+    if not isinstance(task, ImageGeneration):
+        original = method.original_outputs(problem, engine)
+        return lambda model, retain: ((task.outputs(model, retain) - original(model, retain)) ** 2).mean()
+    teacher = method.original_outputs(problem, engine, predicted)
+
+    def distance(model: nn.Module, retain: Batch) -> Tensor:
+        noised = asked_of(task, model, retain)
+        return ((predicted(model, noised) - teacher(model, noised)) ** 2).mean()
+
+    return distance
+
+
+def asked_of(task: ImageGeneration, model: nn.Module, batch: Batch) -> Batch:
+    """Noisy latents, timesteps and, where the model takes any, conditions of a batch, drawn once so that several models can be asked the same."""
+    found = task.noised(model, batch)
+    asked = {"noisy": found.noisy, "timesteps": found.timesteps}
+    return asked if found.condition is None else asked | {"condition": found.condition}
+
+
+def predicted(model: nn.Module, asked: Batch) -> Tensor:
+    """The prediction of a diffusion model, (B, C, H, W)."""
+    out: Tensor = model(asked["noisy"], asked["timesteps"], asked.get("condition"))
+    return out
 
 
 class Resilience(Proximal):

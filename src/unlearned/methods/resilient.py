@@ -5,7 +5,8 @@ Paper: Li et al. 2025, "ResAlign", NeurIPS 2025, arXiv 2507.16302; code of the a
 Formula: with L the loss of the inner method in each pass that meets the forget set, J(θ) = (1 − β) L(θ) + β · mean_j L(w_j(θ)) + α R(θ). w_j are the weights
 after fine-tuning j of a pool, modelled as argmin_w L_FT(w) + ‖w − θ‖² / 2γ, so that ∇_θ L(w_j(θ)) = (I + γH)⁻¹ ∇L(w_j), H = ∇²L_FT(w_j); K steps of Richardson
 iteration with exact Hessian-vector products. The fine-tuning itself is carried out plainly, from θ, with an optimiser of its own. R: mean squared difference
-between outputs and those of the original on the retain set; α 0 by default, as inner methods have retain terms of their own.
+between outputs and those of the original on the retain set (predictions for the same noise, for diffusion models); α 0 by default, as inner methods have
+retain terms of their own.
 Defaults of the authors: β 0.8, γ 1, K 5, three fine-tunings of a pool of fifteen at each step, damping halved at most five times.
 Deviations: L is the whole loss of the inner method, its retain term included. The iteration is found to diverge by its residual rather than by norms of
 iterates (`guard`). The same noise now and after fine-tuning (`noise`). The factor 0.3 of the code on the gradient is left out: it belongs to `lr`.
@@ -18,7 +19,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError, field_validator
-from torch import Tensor, nn
+from torch import nn
 
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import read_pool
@@ -27,19 +28,8 @@ from unlearned.engine.rehearsal import Rehearsal
 from unlearned.errors import InputError
 from unlearned.methods import methods
 from unlearned.methods._method import Method, ObjectiveMethod
-from unlearned.methods._resilience import Course, Distance, Resilience
+from unlearned.methods._resilience import Course, Resilience, distance_from_original
 from unlearned.problem import Problem
-from unlearned.tasks._task import Batch
-
-
-def output_distance(problem: Problem, engine: Engine, method: ObjectiveMethod) -> Distance:
-    """Mean squared difference between a model's outputs and the original's."""
-    original, outputs = method.original_outputs(problem, engine), engine.task.outputs
-
-    def distance(model: nn.Module, retain: Batch) -> Tensor:
-        return ((outputs(model, retain) - original(model, retain)) ** 2).mean()
-
-    return distance
 
 
 @methods.register("resilient")
@@ -93,7 +83,7 @@ class Resilient(Method, Resilience):
 
         def revised(plan: Plan, model: nn.Module) -> Plan:
             rehearsal = Rehearsal(engine, model, problem.original.model, read_pool(self.pool), problem.retain, problem.forget)
-            distance = output_distance(problem, engine, method) if self.keeps_near else None
+            distance = distance_from_original(problem, engine, method) if self.keeps_near else None
             courses.append(Course(self, rehearsal, engine, distance, self.name))
             return courses[0].revised(plan)
 
