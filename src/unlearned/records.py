@@ -320,9 +320,10 @@ class BenchRecord(Record):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
     def to_json(self) -> str:
-        """As written to the results: one row per line, so that versions can be compared."""
+        """As written to the results: one row per line, so that versions can be compared, and six digits of each number."""
+        short = [row.model_copy(update={"value": None if row.value is None else float(f"{row.value:.6g}")}) for row in self.rows]
         head = self.model_dump(mode="json", by_alias=True, exclude={"rows"})
-        lines = ",\n".join("    " + json.dumps(row.model_dump(mode="json", exclude_none=True), ensure_ascii=False, allow_nan=False) for row in self.rows)
+        lines = ",\n".join("    " + json.dumps(row.model_dump(mode="json", exclude_none=True), ensure_ascii=False, allow_nan=False) for row in short)
         return json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False)[:-2] + f',\n  "rows": [\n{lines}\n  ]\n}}\n'
 
 
