@@ -186,7 +186,7 @@ class Pruning(Record):
     total: dict[str, int]
     """Of how many."""
     queries: str
-    """What the score was asked about, in words."""
+    """What the score was asked about, in words; empty for a score that asks nothing."""
     bound: float | None = None
     """To first order, leaving all dropped points out of the training changes at most so much; None if the score bounds no effect."""
     bound_of: str | None = None
@@ -338,7 +338,7 @@ class RankRecord(Record):
     score: dict[str, Any]
     """Name and settings."""
     queries: str
-    """What the score was asked about, in words."""
+    """What the score was asked about, in words; empty for a score that asks nothing."""
     notes: tuple[str, ...]
     """What must be known to read it."""
     points: dict[str, int]

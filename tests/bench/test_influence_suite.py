@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from tests.bench.small_images import write_fashion
-from unlearned.bench import _forget_sets, _scene, influence
+from tests.bench.small_texts import EDGES, write_texts
+from unlearned.bench import _forget_sets, _scene, _text_scene, influence
+from unlearned.bench._grids import Contender, product
+from unlearned.bench._influence_texts import PrunedTexts, token_distance
+from unlearned.bench._lessons import Contracts
 from unlearned.bench._run import run_suite
 from unlearned.bench._scene import Scale, scene_of
+from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Place
+from unlearned.bench._text_cells import TextChoice
+from unlearned.bench._text_scene import Pupil
 from unlearned.bench.influence import Influence, shortened, within
+from unlearned.bench.pistol import SMALL_TRAINING
 from unlearned.engine.loop import Plan, planned_steps
 from unlearned.engine.settings import Compute
 from unlearned.methods.neg_grad_plus import NegGradPlus
@@ -95,3 +105,34 @@ def test_the_suite_end_to_end(place: Place) -> None:
 def test_what_does_not_take_part_is_refused(given: dict[str, tuple[object, ...]]) -> None:
     with pytest.raises(ValidationError):
         Influence(**given)
+
+
+def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    place = Place(tmp_path, tmp_path / "cache", Compute(device="cpu"))
+    training = SMALL_TRAINING.model_copy(update={"epochs": 1})
+    pupil = Pupil("llama-small", training, LlamaSize(vocabulary=320, width=16, inner=24, layers=1, heads=2), max_new_tokens=4)
+    contender = Contender("grad-diff", "grad-diff", {"epochs": 1, "batch_size": 2}, product(lr=(0.01,)))
+    choice = TextChoice(pupil, Contracts(EDGES, 10), ("B_D",), contender)
+    rows = PrunedTexts(choice, "A_B", 1, "gradient-norm", (0, 50), 0).run(place)
+    by = {(row.setting, row.split, row.metric): row.value for row in rows}
+    for p in (0, 50):
+        for metric, split in (("accuracy", "test"), ("membership_auc", "forget"), ("tv", "forget"), ("seconds", "all")):
+            assert by[f"gradient-norm/grad-diff (llama-small)/{p}", split, metric] is not None
+    assert by["gradient-norm/grad-diff (llama-small)/50", "forget-skipped", "skipped_membership_auc"] is not None
+    assert 0 < (by["gradient-norm/grad-diff (llama-small)/50", "forget", "tv"] or 0) < 1
+    suite = Influence(text_methods=("grad-diff",), seeds=2)
+    assert len([cell for cell in suite.cells() if isinstance(cell, PrunedTexts)]) == 2 * 5
+    _text_scene._class.cache_clear()
+
+
+def test_distances_of_tokens_are_those_of_a_naive_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p, q, r = (torch.rand(2, 3, 4, generator=generator, dtype=torch.float64).softmax(-1) for _ in range(3))
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    for b in range(2):
+        total = 0.0
+        for other in (q, r):
+            for t in range(3):
+                total += float(weights[b, t]) * 0.5 * sum(abs(float(p[b, t, v] - other[b, t, v])) for v in range(4)) / 2
+        assert float(token_distance(p, [q, r], weights)[b]) == pytest.approx(total)

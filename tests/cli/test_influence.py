@@ -86,7 +86,7 @@ def test_the_largest_share_within_a_tolerance_is_named_with_its_bound(place: Pla
     assert "the largest share whose bound is at most 0.5" in record.pruning.rule
     assert record.pruning.bound is not None
     assert 0 < record.pruning.bound <= 0.5
-    assert "To first order, training without the dropped points changes how far the weights move, relative to their norm by at most" in page(record)
+    assert "To first order, training without the dropped points changes the weights, in units of their norm, by at most" in page(record)
 
 
 def test_what_is_wrong_with_a_pruning_is_said_before_any_work(place: Place) -> None:

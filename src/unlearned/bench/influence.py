@@ -32,8 +32,14 @@ from unlearned.bench._contest import accuracies, attempts, best, distance, membe
 from unlearned.bench._forget_sets import RandomShare
 from unlearned.bench._grids import CONTENDERS
 from unlearned.bench._images import require_images
+from unlearned.bench._influence_texts import PrunedTexts
+from unlearned.bench._lessons import Contracts
 from unlearned.bench._scene import Scale, Scene, scene_of
 from unlearned.bench._suite import Cell, Place, Suite
+from unlearned.bench._text_cells import TextChoice
+from unlearned.bench._text_grids import CONTENDERS as TEXT_CONTENDERS
+from unlearned.bench._text_scene import Pupil
+from unlearned.bench.pistol import SIZE, SMALL_TRAINING
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan, planned_steps
@@ -55,6 +61,7 @@ SCORES: Mapping[str, Mapping[str, Any]] = {
 }
 """Scores that take part, with their settings."""
 FEWER = "fewer-steps"
+_REFUSALS = 30
 _JUDGED = (("accuracy", "test"), ("membership_auc", "forget"), ("tv", "forget"))
 
 
@@ -227,10 +234,14 @@ class Influence(Suite):
     test_per_class: int = Field(100, ge=10, description="Test images of each class.")
     epochs: int = Field(12, ge=1, description="Passes over the data in the training of originals and references.")
     references: int = Field(4, ge=1, description="Models retrained without the forget set.")
+    text_methods: tuple[str, ...] = Field((), description="Methods that forget a contract in a small Llama, too (see `pistol`); none: images alone.")
+    text_epochs: int = Field(25, ge=1, description="Passes over the data in the training of the small Llama.")
+    edges: tuple[str, ...] = Field(("A_B", "B_D", "E1_F1", "A_m"), min_length=3, description="Contracts that it learns: one is forgotten, one for the choice.")
 
     @model_validator(mode="after")
     def _knows_its_parts(self) -> Self:
-        for given, known in ((self.scores, (*SCORES, FEWER)), (self.methods, tuple(CONTENDERS))):
+        texts = tuple(TEXT_CONTENDERS["llama-small"])
+        for given, known in ((self.scores, (*SCORES, FEWER)), (self.methods, tuple(CONTENDERS)), (self.text_methods, texts)):
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(f"{unknown[0]!r} does not take part; those that do are {', '.join(known)}")
@@ -253,6 +264,8 @@ class Influence(Suite):
 
     def require(self, place: Place) -> None:
         require_images("fashion-mnist", place.data)
+        if self.text_methods:
+            Contracts(self.edges, _REFUSALS).pairs(place.data)
 
     def cells(self) -> Sequence[Cell]:
         scale = Scale("fashion-mnist", self.train_per_class, self.test_per_class, self.epochs, 1, self.references)
@@ -263,12 +276,21 @@ class Influence(Suite):
             own = replace(scale, originals=seed + 1)
             cells.append(Beside(own, self.percent, seed))
             cells += [Pruned(own, choice, self.percent, score, method, self.shares, seed) for method in self.methods for score in self.scores]
-        return cells
+        return cells + self._texts()
+
+    def _texts(self) -> list[Cell]:
+        """A seed of text cells after the other, the models of each made once."""
+        pupil = Pupil("llama-small", SMALL_TRAINING.model_copy(update={"epochs": self.text_epochs}), SIZE)
+        lesson, forgotten, for_choice = Contracts(self.edges, _REFUSALS), self.edges[0], self.edges[1:2]
+        choices = [TextChoice(pupil, lesson, for_choice, TEXT_CONTENDERS["llama-small"][name]) for name in self.text_methods]
+        taking = [score for score in self.scores if score != FEWER]
+        return [PrunedTexts(choice, forgotten, 2, score, self.shares, seed) for seed in range(self.seeds) for choice in choices for score in taking]
 
     def derived(self, rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
         found = []
         for score in self.scores:
-            for method in self.methods:
+            texts = [] if score == FEWER else [f"{name} (llama-small)" for name in self.text_methods]
+            for method in (*self.methods, *texts):
                 saved = within(rows, score, method)
                 for metric, value in (
                     ("largest_p_within_interval", float(saved.percent)),

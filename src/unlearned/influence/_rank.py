@@ -31,7 +31,7 @@ class Ranking(NamedTuple):
     forget: int
     """Points of the forget set."""
     queries: str
-    """What they were asked about."""
+    """What they were asked about; empty for a score that asks nothing."""
     notes: tuple[str, ...]
     """What must be known to read them."""
     cost: Cost
@@ -89,7 +89,7 @@ def rate(grounds: Grounds, score: Score, engine: Engine, forget: int, asked: str
     notes = _notes(grounds, score, engine)
     with engine.measuring() as meter:
         values = score.rate(grounds, engine)
-    return Ranking(score, values.values, values.effects, forget, asked, notes, meter.cost)
+    return Ranking(score, values.values, values.effects, forget, asked if score.asks else "", notes, meter.cost)
 
 
 def _notes(grounds: Grounds, score: Score, engine: Engine) -> tuple[str, ...]:

@@ -58,6 +58,11 @@ class Score(Settings, ABC):
     by_gradients: ClassVar[bool] = True
     """Whether it says little where the original fits its training data so well that all gradients are near 0."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether it depends on the queries."""
+        return False
+
     @abstractmethod
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         """A number for each point. No model is changed.

@@ -203,9 +203,13 @@ class Hessian(Score):
             raise ValueError("leverage is defined for the last layer; leave it out, or set curvature: last-layer")
         return self
 
+    @property
+    def asks(self) -> bool:
+        return self.of in {"prediction", "signed"}
+
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         queries = None
-        if self.of in {"prediction", "signed"}:
+        if self.asks:
             queries = grounds.queries.shuffled(derive_seed(engine.seed, self.name, "queries"))
             queries = queries.subset(range(min(self.most_queries, len(queries))))
         ways = {"last-layer": self._closed, "ekfac": self._factored}
@@ -214,7 +218,7 @@ class Hessian(Score):
         if self.of == "self":
             return Values(values)
         if self.of == "parameters":
-            return Values(values, Effects(sizes / self._norm(grounds, engine), "how far the weights move, relative to their norm"))
+            return Values(values, Effects(sizes / self._norm(grounds, engine), "the weights, in units of their norm"))
         return Values(values, Effects(sizes, "the mean loss on the queries"))
 
     def _norm(self, grounds: Grounds, engine: Engine) -> float:

@@ -104,6 +104,10 @@ class Less(Score):
     parameters: str = Field(".*", description="A regular expression for the names of the parameters whose gradients count.")
     subtask: str | None = Field(None, description="A column of the queries that says which subtask each belongs to.")
 
+    @property
+    def asks(self) -> bool:
+        return True
+
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         parts = []
         with trajectory_of(grounds, engine, self.checkpoints, self.share, self.lora) as path, _directory(engine) as directory:

@@ -51,6 +51,10 @@ class TracIn(Score):
     checkpoints: int = Field(4, ge=1, le=1000, description="States of the training that are looked at, in equal steps; the last is its end.")
     parameters: str = Field(".*", description="A regular expression for the names of the parameters whose gradients count.")
 
+    @property
+    def asks(self) -> bool:
+        return True
+
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         total = torch.zeros(len(grounds.points), dtype=torch.float64)
         with trajectory_of(grounds, engine, self.checkpoints, 1.0, None) as path:

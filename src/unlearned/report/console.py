@@ -78,7 +78,7 @@ def _pruning(record: AuditRecord) -> list[Text]:
     pruning = record.pruning
     if pruning is None:
         return []
-    bound = "" if pruning.bound is None else f" To first order that changes {pruning.bound_of} by at most {words.significant(pruning.bound)}."
+    bound = "" if pruning.bound is None else f" To first order that changes {pruning.bound_of}, by at most {words.significant(pruning.bound)}."
     rule = f"left out: {pruning.rule}, by {pruning.score['name']}.{bound}"
     return [literal(pruning.statement, "bold"), literal(rule), literal(f"the gate: {pruning.gate_words}"), *(literal(note, "yellow") for note in pruning.notes)]
 

@@ -42,7 +42,8 @@ def ranking_plots(record: RankRecord) -> list[Figure]:
 def ranking_summary(record: RankRecord) -> RenderableType:
     """For the terminal."""
     head, *rows = ranking_rows(record)
-    shown = Table(box=box.SIMPLE, pad_edge=False, title=literal(f"{record.score['name']}, asked about {record.queries}"), title_justify="left")
+    asked = f", asked about {record.queries}" if record.queries else ""
+    shown = Table(box=box.SIMPLE, pad_edge=False, title=literal(record.score["name"] + asked), title_justify="left")
     for name in head:
         shown.add_column(literal(name), justify="right")
     for row in rows:

@@ -55,7 +55,7 @@ LEAKS = Question(
     "What leaks",
     "Less leakage than a retrained model shows is a leak too: it tells that these samples were singled out.",
     "No audit measured what the model gives away about who was in its data.",
-    ("membership", "text-membership", "u-lira", "rmia", "svc-mia", "mia-nn"),
+    ("membership", "skipped-points", "text-membership", "u-lira", "rmia", "svc-mia", "mia-nn"),
 )
 RETURNS = Question(
     "returns",
