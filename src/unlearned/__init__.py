@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlearned.api import Forgotten, attack, audit, forget, load, make_problem, rank, trace
+    from unlearned.api import Forgotten, attack, attack_all, audit, forget, load, make_problem, rank, trace
     from unlearned.comparing import compare
     from unlearned.data.samples import Samples
     from unlearned.engine.engine import Engine
@@ -48,6 +48,7 @@ _HOMES = {
     "Traced": "influence._trace",
     "UnlearnedError": "errors",
     "attack": "api",
+    "attack_all": "api",
     "audit": "api",
     "compare": "comparing",
     "forget": "api",
@@ -86,6 +87,7 @@ __all__ = [
     "Traced",
     "UnlearnedError",
     "attack",
+    "attack_all",
     "audit",
     "compare",
     "forget",

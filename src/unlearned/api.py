@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from unlearned.attacks import attacks as attack_registry
 from unlearned.attacks._attack import Attack
+from unlearned.attacks._suite import SETTINGS, Outcome, carry_out
 from unlearned.audits import audits as audit_registry
 from unlearned.audits._audit import Audit
 from unlearned.data.filters import select
@@ -268,7 +269,64 @@ def attack(
         InputError: if the name is unknown or a setting is wrong.
     """
     part = make_part(attack_registry, name, settings, "attack", problem.task.name)
+    raise_faults([fault._replace(field=f"attack.{fault.field}") for fault in part.faults(problem)])
     return part.measure(make_subject(problem, unlearned, references, shadows=shadows, engine=engine))
+
+
+def attack_all(
+    problem: Problem,
+    unlearned: ModelLike,
+    references: Sequence[ModelLike | Kept] = (),
+    *,
+    shadows: Sequence[ModelLike | Kept] = (),
+    seconds: float | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    engine: Engine | None = None,
+) -> Outcome:
+    """Try everything that there is to bring the knowledge back, within a limit of time.
+
+    Args:
+        problem: original model and data.
+        unlearned: the model to attack.
+        references: models retrained without the forget set.
+        shadows: further models that were unlearned as this one was, each from an original of another seed.
+        seconds: the limit; None: none.
+        settings: by name of the attack, its settings.
+        engine: computes.
+
+    Returns:
+        The findings, and why attacks were skipped.
+
+    Raises:
+        InputError: if a name is unknown or a setting is wrong.
+    """
+    parts, foreign = choose_suite(problem.task.name, settings or {})
+    outcome = carry_out(make_subject(problem, unlearned, references, shadows=shadows, engine=engine), parts, seconds)
+    return outcome._replace(skipped=foreign | outcome.skipped)
+
+
+def choose_suite(task: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[Attack], dict[str, str]]:
+    """All attacks that are defined for a task, with these settings; and why others are not among them.
+
+    Raises:
+        InputError: if settings are for an attack that there is not, or are wrong.
+    """
+    faults: list[Fault] = []
+    for name in settings:
+        with collecting(faults):
+            attack_registry.get(name, "attack.name")
+    parts: list[Attack] = []
+    foreign: dict[str, str] = {}
+    for name in attack_registry:
+        allowed = attack_registry.get(name).tasks
+        if allowed is not None and task not in allowed:
+            foreign[name] = f"it is not defined for {task}"
+            continue
+        with collecting(faults):
+            given = {**SETTINGS.get(task, {}).get(name, {}), **settings.get(name, {})}
+            parts.append(make_part(attack_registry, name, given, f"attack.{name}", task))
+    raise_faults(faults)
+    return parts, foreign
 
 
 def rank(

@@ -88,7 +88,7 @@ class HiddenProbe(Attack):
 
         instruments: dict[str, tuple[Callable[[nn.Module], list[Array]], str]] = {
             "read_by_lens": (lens, "blocks left out"),
-            "read_by_probe": (probe, "blocks left out, and a probe in their place"),
+            "read_by_probe": (probe, "blocks replaced by a probe"),
         }
         return [
             finding

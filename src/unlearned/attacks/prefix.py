@@ -87,7 +87,7 @@ class Prefix(Attack):
     @classmethod
     def _hold_the_question(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         if any(text.count("{}") != 1 for text in texts):
-            raise ValueError("each needs one {} where the question stands")
+            raise ValueError("each needs one {} where the question stands, as in: Question: {}")
         return texts
 
     def evaluations(self, problem: Problem) -> int:

@@ -5,7 +5,7 @@ Every view is made from `unlearned.records.AuditRecord` and from nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from unlearned.records import AuditRecord, CompareRecord, Finding
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["findings_table", "model_card", "terminal", "write_report"]
+__all__ = ["attack_summary", "findings_table", "model_card", "terminal", "write_report"]
 
 
 def terminal(record: AuditRecord | CompareRecord) -> RenderableType:
@@ -32,6 +32,13 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
     from unlearned.report.console import table
 
     return table(findings)
+
+
+def attack_summary(findings: Sequence[Finding], skipped: Mapping[str, str]) -> RenderableType:
+    """What several attacks found, for `rich.console.Console.print`: the numbers that each comes to, its curves in words, and what was left out and why."""
+    from unlearned.report.console import attacks
+
+    return attacks(findings, skipped)
 
 
 def model_card(record: AuditRecord) -> str:

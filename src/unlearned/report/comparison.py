@@ -75,7 +75,8 @@ def contents(record: CompareRecord) -> dict[str, Any]:
         "shared": {words.SUBJECTS[subject]: [column.shared(subject) for column in chosen] for subject in SHARED},
         "prices": prices(every, names),
         "returns": [returns(runs, names) for runs in attacked(record).values()],
-        "parts": parts(every, names),
+        "kept": [replace(dots(m, names), title=f"{m.audit}, {m.budget}") for m in every if m.metric == "retention"],
+        "parts": parts([m for m in every if m.metric != "retention"], names),
     }
 
 

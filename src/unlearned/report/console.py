@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -35,6 +35,16 @@ def summary(record: AuditRecord) -> RenderableType:
     parts.extend(_pruning(record))
     parts.extend(_cost(name, cost) for name, cost in record.costs.items())
     parts.extend(literal(curve.sentence) for curve in curves(record.findings))
+    return Group(*parts)
+
+
+def attacks(findings: Sequence[Finding], skipped: Mapping[str, str]) -> RenderableType:
+    """The numbers that each attack comes to, such as the retention; its curves in words; and what was left out and why."""
+    numbers = [f for f in findings if f.budget is None]
+    parts: list[RenderableType] = [table([f for f in numbers if f.value is not None])] if any(f.value is not None for f in numbers) else []
+    parts.extend(_absent([f for f in numbers if f.value is None]))
+    parts.extend(literal(curve.sentence) for curve in curves(findings))
+    parts.extend(literal(f"skipped {name}: {reason}", "yellow") for name, reason in skipped.items())
     return Group(*parts)
 
 

@@ -9,7 +9,7 @@ from unlearned.records import Finding, SubjectName
 from unlearned.report import words
 
 TIME = ("steps", "epochs", "")
-"""Units of budgets that an attacker spends one after the other."""
+"""Units of budgets that an attacker spends one after the other, or their first words."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Curve:
         worst = self.worst
         if worst is None or worst.value is None:
             return f"{name} was not measured for the unlearned model"
-        if self.budget_unit not in TIME:
+        if self.budget_unit.partition(" ")[0] not in TIME:
             value, at = words.number(worst.value, self.unit), words.budget(worst)
             if worst.gap is None:
                 return f"{name} is highest at {at}, with {value}; {worst.reason}"

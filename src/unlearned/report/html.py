@@ -128,7 +128,7 @@ def _recipe(record: AuditRecord) -> str:
 def _by_audit(rows: list[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.audit, []).append(row)
+        groups.setdefault(row.group, []).append(row)
     return groups
 
 

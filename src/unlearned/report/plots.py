@@ -169,6 +169,25 @@ def against_reference(findings: Sequence[Finding]) -> Figure:
     return Figure(title, caption + _absent(findings), {"data": traces, "layout": layout}, tuple(findings), small=True)
 
 
+def retentions(findings: Sequence[Finding]) -> Figure:
+    """What every attack leaves of the forgetting, one row for each, between the line of everything that came back and that of nothing."""
+    names = words.of_retentions(findings)
+    traces: list[dict[str, Any]] = []
+    for subject in ("reference", "unlearned"):
+        points = _shown(findings, subject)
+        if points:
+            rows = [literal(names[id(finding)]) for finding, _ in points]
+            traces.append(_trace(subject, points, x=[value for _, value in points], y=rows, error_x=_errors(points, COLOURS[subject])))
+    shapes = [{"type": "line", "layer": "below", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": {"dash": "dot", "width": 1}} for x in (0, 1)]
+    order = list(dict.fromkeys(literal(name) for name in names.values()))[::-1]
+    rows_axis = {"type": "category", "categoryorder": "array", "categoryarray": order, "automargin": True, "showgrid": True, "zeroline": False}
+    layout = _layout(
+        xaxis=_axis("", "share of the forgetting that is left"), yaxis=rows_axis, showlegend=True, shapes=shapes, scattermode="group", scattergap=0.6
+    )
+    caption = "Dotted lines: at 1 the attack brought nothing back, at 0 everything. Each attack at the budget where it brings back most."
+    return Figure("Retention under every attack", caption + _absent(findings), {"data": traces, "layout": layout}, tuple(findings))
+
+
 def over_budget(curve: Curve) -> Figure:
     """An attack's curve: one line with its band for every model."""
     traces: list[dict[str, Any]] = []

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from unlearned.records import AuditRecord, Finding, SubjectName
 from unlearned.report import words
 
+RETENTION = "retention: share of the forgetting that each attack leaves"
+
 
 @dataclass
 class Row:
@@ -19,6 +21,16 @@ class Row:
     split: str
     budget: str
     cells: dict[SubjectName, Finding] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """The heading that it stands under: its audit; retentions of all attacks stand together."""
+        return RETENTION if self.metric == "retention" else self.audit
+
+    @property
+    def named(self) -> str:
+        """What it is called under that heading."""
+        return f"{self.audit}, {self.budget}" if self.group == RETENTION else self.what
 
     @property
     def what(self) -> str:

@@ -59,7 +59,7 @@ LEAKS = Question(
 )
 RETURNS = Question(
     "returns",
-    "What comes back",
+    "Does it come back?",
     "An attacker tries to bring the knowledge back. The curve of the retrained model is the zero line: it never had that knowledge.",
     "No attack was run, so nothing is known about how easily the knowledge comes back.",
     ("relearn-time",),
@@ -124,8 +124,15 @@ def _drawn(findings: Sequence[Finding], *, split_by_split: bool = False) -> list
 
 
 def _returns(findings: Sequence[Finding]) -> list[Figure]:
-    """The curves of attacks, then what was measured once: at a single budget, or without any."""
+    """What each attack leaves, if there are several; the curves of attacks; then what was measured once: at a single budget, or without any."""
+    kept = [f for f in findings if f.metric == "retention" and f.kind == "attack"]
+    together = len({(f.audit, f.budget_unit) for f in kept if f.value is not None}) > 1
     several = [curve for curve in curves(findings) if len({f.budget for f in curve.findings}) > 1]
-    curved = {id(f) for curve in several for f in curve.findings}
-    figures = [plots.over_budget(curve) for curve in several]
-    return [*(figure for figure in figures if figure.spec["data"]), *_drawn([f for f in findings if id(f) not in curved])]
+    shown = {id(f) for curve in several for f in curve.findings} | ({id(f) for f in kept} if together else set())
+    drawn = [plots.over_budget(curve) for curve in several]
+    figures = [replace(figure, small=len(drawn) > FEW) for figure in drawn if figure.spec["data"]]
+    return [*([plots.retentions(kept)] if together else []), *figures, *_drawn([f for f in findings if id(f) not in shown])]
+
+
+FEW = 3
+"""Curves of attacks that are drawn at full width."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from unlearned.records import Check, Direction, Finding, SubjectName, Verdict
 
 SUBJECTS: dict[SubjectName, str] = {"original": "original", "unlearned": "unlearned", "reference": "retrained (reference)"}
@@ -88,27 +90,41 @@ def amount(spent: float, unit: str, *, short: bool = False) -> str:
 
     >>> amount(20, "steps"), amount(1, "steps"), amount(0.3, "share pruned"), amount(0.3, "share"), amount(4, "bits", short=True)
     ('20 steps', '1 step', '30 % pruned', '30 %', '4')
+    >>> amount(1, "steps on related data"), amount(2, "blocks skipped")
+    ('1 step on related data', '2 blocks skipped')
     """
     first, _, rest = unit.partition(" ")
     if first == "share":
         return f"{significant(100 * spent)} %" + (f" {rest}" if rest and not short else "")
     if short or not unit:
         return significant(spent)
-    return f"{significant(spent)} {unit[:-1] if spent == 1 and unit in SEVERAL else unit}"
+    named = first[:-1] if spent == 1 and first in SEVERAL else first
+    return " ".join(filter(None, [significant(spent), named, rest]))
 
 
-SEVERAL = ("steps", "samples", "bits", "epochs", "prompts")
-"""Units whose singular lacks the last letter."""
+SEVERAL = ("steps", "samples", "bits", "epochs", "prompts", "blocks", "rewordings", "scenes", "tokens")
+"""Words that a unit may begin with, whose singular lacks the last letter."""
 
 
 def budget(finding: Finding) -> str:
-    """What the attacker spent, or nothing."""
-    return "" if finding.budget is None else amount(finding.budget, finding.budget_unit or "")
+    """What the attacker spent; `worst` and the unit of a number over all budgets; or nothing."""
+    if finding.budget is not None:
+        return amount(finding.budget, finding.budget_unit or "")
+    return f"worst ({finding.budget_unit})" if finding.budget_unit else ""
+
+
+def of_retentions(findings: Iterable[Finding]) -> dict[int, str]:
+    """By the identity of a finding: its attack, and the unit of the budget where the attack has several retentions."""
+    found = list(findings)
+    units: dict[str, set[str]] = {}
+    for finding in found:
+        units.setdefault(finding.audit, set()).add(finding.budget_unit or "")
+    return {id(f): f.audit + (f", {f.budget_unit}" if len(units[f.audit]) > 1 else "") for f in found}
 
 
 def place(split: str) -> str:
     """A split as the end of a sentence: `of the forget set`."""
-    return {"forget-rest": "of the unseen rest", "all": "on all data"}.get(split, f"of the {split} set")
+    return {"forget-rest": "of the unseen rest", "forget-end": "of the ends of the answers", "all": "on all data"}.get(split, f"of the {split} set")
 
 
 def outcome(check: Check) -> str:
