@@ -181,9 +181,7 @@ def retentions(findings: Sequence[Finding]) -> Figure:
     shapes = [{"type": "line", "layer": "below", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": {"dash": "dot", "width": 1}} for x in (0, 1)]
     order = list(dict.fromkeys(literal(name) for name in names.values()))[::-1]
     rows_axis = {"type": "category", "categoryorder": "array", "categoryarray": order, "automargin": True, "showgrid": True, "zeroline": False}
-    layout = _layout(
-        xaxis=_axis("", "share of the forgetting that is left"), yaxis=rows_axis, showlegend=True, shapes=shapes, scattermode="group", scattergap=0.6
-    )
+    layout = frame(xaxis=axis("", "share of the forgetting that is left"), yaxis=rows_axis, showlegend=True, shapes=shapes, scattermode="group", scattergap=0.6)
     caption = "Dotted lines: at 1 the attack brought nothing back, at 0 everything. Each attack at the budget where it brings back most."
     return Figure("Retention under every attack", caption + _absent(findings), {"data": traces, "layout": layout}, tuple(findings))
 
