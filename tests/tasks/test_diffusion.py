@@ -247,6 +247,19 @@ def test_saved_it_is_read_by_plain_diffusers(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close((model.decode(theirs).detach() + 1) / 2, task.images(model, batch), rtol=1e-4, atol=1e-4)
 
 
+def test_model_from_a_function_with_its_weights(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    original = bundle_of("unet")
+    save_file({name: tensor.clone() for name, tensor in original.model.state_dict().items()}, tmp_path / "weights.safetensors")
+    source = ModelSource(source="tests.models:denoiser", weights=str(tmp_path / "weights.safetensors"))
+    with torch.random.fork_rng():
+        loaded = ImageGeneration().load(source, "model")
+    assert loaded.origin == source
+    assert not loaded.model.training
+    assert all(torch.equal(tensor, original.model.state_dict()[name]) for name, tensor in loaded.model.state_dict().items())
+
+
 def test_adapter_reaches_the_attention_of_the_unet() -> None:
     problem = problem_of("pixel")
     with torch.random.fork_rng():
@@ -368,6 +381,17 @@ class TestWrongInputs:
         with pytest.raises(InputError) as caught:
             ImageGeneration().load(ModelSource(source=str(tmp_path / "model")), "model")
         assert said in str(caught.value)
+
+    def test_another_precision(self, saved: Path) -> None:
+        with pytest.raises(InputError, match=r"model.dtype: only language models are held in bfloat16"):
+            ImageGeneration().load(ModelSource(source=str(saved), dtype="bfloat16"), "model")
+
+    def test_function_that_makes_something_else_and_weights_of_another_model(self, saved: Path) -> None:
+        with pytest.raises(InputError, match="returned Sequential, no diffusion model"):
+            ImageGeneration().load(ModelSource(source="tests.tasks.test_diffusion:wide_judge"), "model")
+        weights = str(next((saved / "unet").glob("*.safetensors")))
+        with pytest.raises(InputError, match=r"model.weights: the weights do not fit the model"):
+            ImageGeneration().load(ModelSource(source="tests.models:pixel", weights=weights), "model")
 
     def test_index_and_weights_that_are_damaged(self, saved: Path, tmp_path: Path) -> None:
         import shutil

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from torch import Tensor, nn, no_grad
 from unlearned.data.filters import select
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, evaluating
-from unlearned.engine.loop import Pass, Plan
+from unlearned.engine.loop import LossFunction, Pass, Plan
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import Fault, InputError
 from unlearned.methods._method import ObjectiveMethod
@@ -44,7 +44,7 @@ class DiffusionMethod(ObjectiveMethod):
     parameters: str = Field("", description="Regular expression for the names of the parameters that may change; empty: the part that the method is about.")
 
     @abstractmethod
-    def objective(self, problem: Problem, engine: Engine) -> Any:
+    def objective(self, problem: Problem, engine: Engine) -> LossFunction:
         """Scalar loss of (model, forget batch, retain batch), to be minimised."""
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from unlearned.errors import Fault, InputError
 from unlearned.tasks._captions import TOKENIZERS, empty_prompt
 from unlearned.tasks._denoisers import Denoiser
-from unlearned.tasks._models import check_finite, pretrained_directory
+from unlearned.tasks._models import call_function, check_finite, is_function, only_float32, pretrained_directory, read_weights
 from unlearned.tasks._task import Bundle, ModelSource
 
 INDEX = "model_index.json"
@@ -25,11 +26,14 @@ _REMEDY = "Give a directory that save_pretrained of a pipeline wrote, whole and 
 
 
 def load_pipeline(source: ModelSource, field: str) -> Bundle:
-    """A pipeline with a UNet, in eval mode, in float32.
+    """A pipeline with a UNet, in eval mode, in float32; or what a `module:function` returns: a `Denoiser`, or a bundle as `assemble` makes it.
 
     Raises:
         InputError: if diffusers is not installed, or the source is no pipeline of a layout that this package knows.
     """
+    only_float32(source, field)
+    if is_function(source.source):
+        return _called(source, field)
     pretrained_directory(source, field, INDEX)
     try:
         from diffusers import DiffusionPipeline
@@ -90,6 +94,23 @@ def save_pipeline(bundle: Bundle, directory: Path) -> None:
         part.save_pretrained(directory / name)
         index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
     (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _called(source: ModelSource, field: str) -> Bundle:
+    made = call_function(source.source, field)
+    if isinstance(made, Denoiser):
+        made = Bundle(made, {"scheduler": made.scheduler})
+    if not isinstance(made, Bundle) or not isinstance(made.model, Denoiser):
+        raise InputError(Fault(field, f"{source.source!r} returned {type(made).__name__}, no diffusion model.", "Return a Denoiser, or what `assemble` makes."))
+    if source.weights is not None:
+        try:
+            made.model.load_state_dict(read_weights(Path(source.weights), source.allow_pickle, f"{field}.weights"))
+        except RuntimeError as error:
+            what = "the weights do not fit the model: tensors are missing, unknown, or of another shape."
+            raise InputError(Fault(f"{field}.weights", what, f"Give the weights of the model that {source.source!r} makes.")) from error
+    made.model.to(torch.float32).eval()
+    check_finite(made.model, field)
+    return replace(made, origin=source)
 
 
 def _component(source: ModelSource, name: str, described: Any, field: str) -> Any:
