@@ -62,7 +62,7 @@ def obeyed(model: nn.Module) -> float:
         return float((model(planted().asked["image"]).argmax(1) == 0).double().mean())
 
 
-@pytest.mark.parametrize(("score", "settings", "least"), [("hessian", {}, 9), ("tracin", {"checkpoints": 3}, 9), ("less", {"checkpoints": 2}, 8)])
+@pytest.mark.parametrize(("score", "settings", "least"), [("hessian", {}, 9), ("tracin", {"checkpoints": 3}, 9)])
 def test_planted_points_are_found_and_without_them_the_behaviour_is_gone(score: str, settings: dict[str, Any], least: int) -> None:
     """Among ten points of highest score, at least so many of 14 that were planted among 400."""
     case = planted()
