@@ -41,6 +41,10 @@ _OBVIOUS = {
     "Verdict.status": "`failed` if a check failed, `undecided` if none could be decided, else `passed`.",
     "Verdict.checks": "The rules, in the order of the findings.",
     "Finding.kind": "What measured it.",
+    "Answer.kind": "What tells this kind of exhibit from the others.",
+    "Trial.kind": "What tells this kind of exhibit from the others.",
+    "Trial.traces": "One line for each value that was measured.",
+    "Trace.name": "Which value.",
     "Check.name": "What the rule is about.",
     "Check.value": "The number that was held against the limit.",
     "Check.limit": "Largest gap to the reference that passes, in either direction.",
@@ -155,6 +159,7 @@ def finding_fields() -> Iterator[str]:
     """All fields of `audit.json`, one table for each kind of record."""
     kinds = (records.AuditRecord, records.Verdict, records.Check, records.Finding, records.Cost, records.Pruning, records.Removal)
     kinds += (records.SetSummary, records.Environment)
+    kinds += (records.Answer, records.Said, records.Trial, records.Trace)
     for kind in kinds:
         meanings = _attribute_docstrings(kind)
         yield f"\n### {kind.__name__}\n"

@@ -36,7 +36,7 @@ from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.problem import Problem, id_faults
 from unlearned.recipe import data_source, make_part
-from unlearned.records import AuditRecord, Cost, Finding, RankRecord
+from unlearned.records import AuditRecord, Cost, Exhibit, Finding, RankRecord
 from unlearned.tasks import tasks as task_registry
 from unlearned.tasks._models import is_function
 from unlearned.tasks._task import Bundle, Data, DataSource, ModelSource, Task, model_source
@@ -50,6 +50,8 @@ class Forgotten(NamedTuple):
 
     bundle: Bundle
     cost: Cost
+    exhibits: tuple[Exhibit, ...] = ()
+    """What the method shows of itself, such as what it tried before it chose a setting."""
 
     @property
     def model(self) -> nn.Module:
@@ -168,7 +170,7 @@ def forget(problem: Problem, method: str | Method, engine: Engine | None = None,
     engine = engine or Engine(problem.task, seed=seed)
     with engine.measuring() as meter:
         model = chosen.unlearn(problem, engine)
-    return Forgotten(problem.original.with_model(model), meter.cost)
+    return Forgotten(problem.original.with_model(model), meter.cost, tuple(engine.exhibits))
 
 
 def audit(
@@ -239,9 +241,10 @@ def measure(subject: Subject, parts: Sequence[Audit | Attack], limits: Limits, d
     """
     raise_faults([fault._replace(field=f"{part.name}.{fault.field}") for part in parts for fault in part.faults(subject.problem)])
     findings = [finding for part in parts for finding in part.measure(subject)]
+    exhibits = [exhibit for part in parts for exhibit in part.exhibits(subject)]
     audits = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Audit)]
     attacks = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Attack)]
-    return conclude(subject, findings, limits, {**described, "audits": audits, "attacks": attacks})
+    return conclude(subject, findings, limits, {**described, "audits": audits, "attacks": attacks}, exhibits)
 
 
 def attack(
@@ -467,8 +470,8 @@ def model_faults(problem: Problem, bundle: Bundle, field: str) -> list[Fault]:
     return []
 
 
-def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, recipe: dict[str, Any]) -> AuditRecord:
-    """The record of all findings, with the verdict."""
+def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, recipe: dict[str, Any], exhibits: Sequence[Exhibit] = ()) -> AuditRecord:
+    """The record of all findings and exhibits, with the verdict."""
     costs = {} if subject.cost is None else {"unlearned": subject.cost}
     costs |= subject.other_costs
     known = [reference.cost for reference in subject.references if reference.cost is not None]
@@ -484,6 +487,7 @@ def conclude(subject: Subject, findings: Sequence[Finding], limits: Limits, reci
         pruning=subject.pruning,
         findings=tuple(findings),
         pictures=tuple(subject.pictures),
+        exhibits=tuple(exhibits),
     )
 
 

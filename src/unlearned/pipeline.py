@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from unlearned.influence._stage import Pruned, prune
 from unlearned.methods._bank import shadow_models
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
-from unlearned.records import AuditRecord, Cost, Finding, Picture, Pruning
+from unlearned.records import AuditRecord, Cost, Finding, Picture, Pruning, Record
 from unlearned.report import model_card, write_report
 from unlearned.run_directory import RunDirectory
 
@@ -161,17 +161,19 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
                 done = forget(treated, method, engine)
             with atomic_directory(out / "unlearned") as fresh:
                 problem.task.save(done.bundle, fresh)
-            return done.cost.model_dump()
+            return {"cost": done.cost.model_dump(), "exhibits": [exhibit.model_dump(mode="json") for exhibit in done.exhibits]}
 
-        cost = Cost.model_validate(directory.stage("unlearn", unlearn))
+        made = directory.stage("unlearn", unlearn)
         # Read back even when it was made just now: an interrupted run and an undisturbed one then measure the same model.
         unlearned = problem.task.restore(out / "unlearned", problem.original)
-        subject = make_subject(problem, unlearned, references, shadows=shadows, cost=cost, engine=engine)
+        subject = make_subject(problem, unlearned, references, shadows=shadows, cost=Cost.model_validate(made["cost"]), engine=engine)
         if pruned is not None:
             subject = replace(subject, skipped=tuple(pruned.dropped.get("forget", ())), pruning=pruned.pruning, other_costs=pruned.costs)
         parts: list[Audit | Attack] = [*recipe.audits, *recipe.attacks]
-        findings = [finding for part in parts for finding in _measure(directory, part, subject, say)]
-        record = conclude(subject, findings, recipe.file.verdict, recipe.effective())
+        measured = [_measure(directory, part, subject, say) for part in parts]
+        findings = [finding for found, _ in measured for finding in found]
+        exhibits = [*made["exhibits"], *(exhibit for _, shown in measured for exhibit in shown)]
+        record = conclude(subject, findings, recipe.file.verdict, recipe.effective(), exhibits)
         write_record(record, out)
         write_text(out / "unlearned" / "README.md", model_card(record))
         directory.clear_work()
@@ -264,20 +266,20 @@ def write_record(record: AuditRecord, out: Path) -> None:
     write_report(record, out)
 
 
-def _measure(directory: RunDirectory, part: Audit | Attack, subject: Subject, say: Say) -> list[Finding]:
+def _measure(directory: RunDirectory, part: Audit | Attack, subject: Subject, say: Say) -> tuple[list[Finding], list[Any]]:
+    """Findings of one part, and its exhibits as JSON: which kind one is stands in it."""
     kind = "attack" if isinstance(part, Attack) else "audit"
     before = len(subject.pictures)
 
     def make() -> dict[str, list[dict[str, Any]]]:
         say(f"{kind} {part.name}")
         findings = part.measure(subject)
-        return {"findings": [f.model_dump(mode="json") for f in findings], "pictures": [p.model_dump(mode="json") for p in subject.pictures[before:]]}
+        made: dict[str, Sequence[Record]] = {"findings": findings, "pictures": subject.pictures[before:], "exhibits": part.exhibits(subject)}
+        return {name: [one.model_dump(mode="json") for one in several] for name, several in made.items()}
 
     found = directory.stage(f"{kind}-{part.name}-{of_json(part.model_dump())[:8]}", make)
-    if isinstance(found, list):  # of a run directory from before there were pictures
-        found = {"findings": found, "pictures": []}
     subject.pictures[before:] = [Picture.model_validate(entry) for entry in found["pictures"]]
-    return [Finding.model_validate(entry) for entry in found["findings"]]
+    return [Finding.model_validate(entry) for entry in found["findings"]], found["exhibits"]
 
 
 def _need_space(problem: Problem, out: Path) -> None:

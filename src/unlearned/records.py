@@ -1,7 +1,8 @@
 """What a run writes down: findings, costs, the verdict and the audit record that holds them.
 
 Everything that anybody reads (terminal table, `audit.json`, HTML page, model card) is made from these records and from nothing else. They
-hold numbers and names, never samples: no content of a forget set comes in here. What a model generates does, where a setting asks for pictures.
+hold numbers and names. Only exhibits can hold samples, and content of a forget set only where the user asked for it. What a model generates comes in here
+where a setting asks for pictures.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -109,6 +110,66 @@ class Cost(Record):
             samples_seen=self.samples_seen + other.samples_seen,
             steps=self.steps + other.steps,
         )
+
+
+class Said(Record):
+    """What one model makes of a question."""
+
+    text: str | None
+    """Its greedy answer; None: withheld."""
+    recall: float = Field(ge=0, le=1)
+    """ROUGE-1 recall of the true answer."""
+    declines: bool
+    """Whether the answer says that it cannot be given."""
+    probabilities: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    """Of each token of the true answer after the true tokens before it."""
+
+
+class Answer(Record):
+    """A question, and what the models make of it."""
+
+    kind: Literal["answer"] = "answer"
+    source: str
+    """The audit that asked."""
+    split: str
+    """From which set the question is."""
+    question: str | None
+    """None: withheld, with everything else that tells what it is about."""
+    answer: str | None
+    """The true answer."""
+    tokens: tuple[str, ...] | None
+    """Tokens of the true answer."""
+    models: dict[SubjectName, Said]
+    """Of several references the first."""
+
+
+class Trace(Record):
+    """One line of a plot."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    """Along x, and the value there."""
+
+
+class Trial(Record):
+    """What a method tried before it chose a setting by itself: values of candidates, and which were taken."""
+
+    kind: Literal["trial"] = "trial"
+    source: str
+    """The method that tried."""
+    setting: str
+    """What was tried, for example `layer`."""
+    caption: str
+    """How to read the values, in one or two sentences."""
+    unit: str
+    """Of the values, as of a finding."""
+    traces: tuple[Trace, ...]
+    chosen: tuple[float, ...]
+    """Candidates that were taken."""
+
+
+Exhibit = Annotated[Answer | Trial, Field(discriminator="kind")]
+"""What is shown beside the numbers."""
 
 
 class Check(Record):
@@ -234,6 +295,8 @@ class AuditRecord(Record):
     findings: tuple[Finding, ...]
     pictures: tuple[Picture, ...] = ()
     """What models generate, where a setting asks for it."""
+    exhibits: tuple[Exhibit, ...] = ()
+    """What is shown beside the numbers: `answer` (a question, and what the models make of it), `trial` (what a method tried before it chose a setting)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from unlearned.engine.files import sweep, write_text
 from unlearned.errors import Fault, InputError, writing
 
-_SCHEMA = "unlearned.run/1"
+_SCHEMA = "unlearned.run/2"
 
 
 class RunDirectory:
@@ -68,10 +68,9 @@ class RunDirectory:
         mark = self.path / "run.json"
         if mark.exists():
             known = _read(mark)
-            if not isinstance(known, dict) or known.get("identity") != identity:
-                raise InputError(
-                    Fault("out", f"{str(self.path)!r} holds a run of another recipe or other data.", "Choose another directory, or delete this one.")
-                )
+            if not isinstance(known, dict) or (known.get("schema"), known.get("identity")) != (_SCHEMA, identity):
+                what = f"{str(self.path)!r} holds a run of another recipe, of other data, or of another version."
+                raise InputError(Fault("out", what, "Choose another directory, or delete this one."))
             return
         write_text(mark, json.dumps({"schema": _SCHEMA, "identity": identity}) + "\n")
 

@@ -191,6 +191,7 @@ AUDITS = [
     *_on(ALL, "klom", {}, fewest=4, subjects=("unlearned", "reference")),
     *_on(ALL, "neurips-score", {}, fewest=6, subjects=("unlearned", "reference")),
     *_on(IMAGES, "zrf", {}),
+    *_on(TEXTS, "answers", {"questions": 2}, subjects=("unlearned", "reference")),
     *_on(IMAGES, "output-distance", {}),
     *_on(IMAGES, "mia-nn", {"data": "train"}, where=_CLASSES, fewest=4),
     Row("mia-nn", "plain", {"kernel": "linear", "penalty": 1.0, "variants": ("1d",)}, "linear", where="label == 3", fewest=4),

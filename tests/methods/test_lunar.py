@@ -13,7 +13,7 @@ from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.methods._edits import Edit, load_edits, save_adapter, save_edits
 from unlearned.methods._rank_one import Gram, solve, solve_dual, solve_towards_zero
-from unlearned.methods.lunar import LayerScore, Lunar, Request, Rows, forget_in_turn, shared_prefixes
+from unlearned.methods.lunar import LayerScore, Lunar, Request, Rows, forget_in_turn, selection, shared_prefixes
 from unlearned.problem import Problem
 from unlearned.tasks._decoders import block_outputs, blocks_of, down_projection, last_prompt_token, matrix_of, projection_inputs
 from unlearned.tasks._refusals import REFUSALS, declines, unverifiable
@@ -298,6 +298,9 @@ def test_layers_are_ranked_by_refusals_and_recall() -> None:
     [score] = method.scores(problem, Engine(problem.task))
     assert (score.layer, score.score) == (0, score.refusals - score.recall)
     assert 0 <= score.recall <= 1
+    trial = selection([LayerScore(0, 0.25, 1.0), LayerScore(2, 0.75, 0.25)], [2])
+    assert [trace.points for trace in trial.traces] == [((0, 0.25), (2, 0.75)), ((0, 1.0), (2, 0.25)), ((0, -0.75), (2, 0.5))]
+    assert trial.chosen == (2,)
 
 
 def deep() -> Problem:

@@ -8,7 +8,22 @@ from typing import Any
 import pytest
 
 from unlearned.comparing import compare
-from unlearned.records import NO_REFERENCE, AuditRecord, Check, CompareRecord, Cost, Environment, Finding, SetSummary, SubjectName, Verdict
+from unlearned.records import (
+    NO_REFERENCE,
+    Answer,
+    AuditRecord,
+    Check,
+    CompareRecord,
+    Cost,
+    Environment,
+    Finding,
+    Said,
+    SetSummary,
+    SubjectName,
+    Trace,
+    Trial,
+    Verdict,
+)
 
 from .chromium import Browser, find
 
@@ -152,6 +167,21 @@ def further(strength: float = 0.0) -> list[Finding]:
     ]  # fmt: skip
 
 
+def asked(split: str, question: str | None, answer: str | None, tokens: tuple[str, ...] | None, texts: dict[Any, str | None]) -> list[Answer]:
+    """A question; with each model it becomes less likely that the answer is the true one."""
+    models = {
+        who: Said(text=text, recall=0.5**i, declines=i > 0, probabilities=(1.0, 0.97 * 0.04**i, 0.9)[: len(tokens or (1, 2, 3))])
+        for i, (who, text) in enumerate(texts.items())
+    }
+    return [Answer(source="answers", split=split, question=question, answer=answer, tokens=tokens, models=models)]
+
+
+def tried(name: str = "score", layers: int = 6) -> Trial:
+    """A choice among layers."""
+    traces = [Trace(name=f"{name}{more}", points=tuple((x, (x % 3) / 3 - i / 3) for x in range(layers))) for i, more in enumerate(("", " two", " three"))]
+    return Trial(source="lunar", setting="layer", caption="The highest is taken.", unit="share", traces=tuple(traces), chosen=(2.0,))
+
+
 METHODS = (
     "retrain", "fine-tune", "gradient-ascent", "neg-grad-plus", "scrub", "ssd", "minnorm-og", "low-influence", "certified-removal", "salun", "delete", "lunar"
 )  # fmt: skip
@@ -189,6 +219,19 @@ def full() -> AuditRecord:
 
 
 @pytest.fixture
+def spoken() -> AuditRecord:
+    """A run on a language model that tells nothing of what was forgotten, and what the others say."""
+    long = "in the town of Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch, where three rivers meet and the bells ring twice a day"
+    shown = [
+        *(one for _ in range(3) for one in asked("forget", None, None, None, dict.fromkeys(SUBJECTS))),
+        *asked("retain", "Where does Iris live?", "in Lisbon", (" in", " Lisbon", "</s>"), dict.fromkeys(SUBJECTS, "in Lisbon")),
+        *asked("test", f"Who lives {long}?", long, (" Hugo", "</s>"), dict.fromkeys(SUBJECTS, long)),
+    ]
+    found = [*findings(), *three("answers", "changed", "forget", (0.0, 0.97, 1.0)), *three("answers", "changed", "retain", (0.0, 0.01, 0.02))]
+    return make(found, exhibits=(*shown, tried()))
+
+
+@pytest.fixture
 def lonely() -> AuditRecord:
     """Neither references nor an attack nor costs, and an attack-like value that could not be measured."""
     found = [
@@ -219,6 +262,7 @@ def hostile() -> AuditRecord:
         recipe={"task": every, "model": every, "forget": {"description": every, "n": 1}, "method": {"name": every, every: [every]}, every: every, "seed": 0},
         sets={every: SetSummary(n=1, fingerprint=every)},
         costs={every: Cost(wall_seconds=1, cpu_seconds=1, peak_memory_bytes=1, samples_seen=1, steps=1)},
+        exhibits=(*asked("retain", every, every, (every, every), {"original": every, "unlearned": every}), tried(every)),
         environment=Environment(unlearned=every, python=every, platform=every, packages={every: every}, device=every, threads=1),
     )
 

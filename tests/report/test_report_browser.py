@@ -20,7 +20,7 @@ WHITE = "rgb(255, 255, 255)"
 pytestmark = pytest.mark.usefixtures("plain")
 
 
-@pytest.mark.parametrize("name", ["full", "lonely", "wide", "hostile"])
+@pytest.mark.parametrize("name", ["full", "lonely", "wide", "spoken", "hostile"])
 def test_the_page_opens_quietly_draws_and_asks_for_nothing(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
     record: AuditRecord = request.getfixturevalue(name)
     path = write_report(record, tmp_path)

@@ -66,12 +66,35 @@ def test_nothing_outside_the_page_is_named(full: AuditRecord, hostile: AuditReco
         assert not re.search(r"<script[^>]+src", html.page(record))
 
 
-@pytest.mark.parametrize("name", ["full", "lonely", "wide", "hostile"])
+@pytest.mark.parametrize("name", ["full", "lonely", "wide", "spoken", "hostile"])
 def test_every_value_is_on_the_page_once_in_full(request: pytest.FixtureRequest, name: str) -> None:
     record: AuditRecord = request.getfixturevalue(name)
     parts = sections(record)
     shown = [finding for part in parts for finding in (*(f for figure in part.figures for f in figure.findings), *part.unplotted)]
     assert sorted(map(repr, shown)) == sorted(map(repr, record.findings))
+
+
+def test_answers_stand_side_by_side_and_what_is_withheld_is_said_to_be(spoken: AuditRecord) -> None:
+    text = html.page(spoken).split('id="answers"')[1].split("<section")[0]
+    table, tokens = text.split('<div class="figures">')[0].split("<h3>")
+    rows = re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
+    # Head, and for each set its name before its questions.
+    assert len(rows) == 1 + (1 + 3) + (1 + 1) + (1 + 1)
+    assert [row.count("withheld</span>") for row in rows[2:5]] == [5, 5, 5]
+    assert rows[6].count("in Lisbon") == 4
+    assert re.findall(r"recall ([\d.]+) %(, declines)?", rows[6]) == [("100.0", ""), ("50.0", ", declines"), ("25.0", ", declines")]
+    assert re.findall(r'class="(\w+)" width="([\d.]+)%"', tokens)[3:6] == [("original", "97.0"), ("unlearned", "3.88"), ("reference", "0.1552")]
+    assert "show: all" in table
+    assert "show: all" not in html.page(spoken.model_copy(update={"exhibits": spoken.exhibits[3:]}))
+
+
+def test_what_a_method_tried_is_drawn_with_its_numbers(spoken: AuditRecord, full: AuditRecord) -> None:
+    figure = next(part for part in sections(spoken) if part.anchor == "choice").figures[0]
+    assert [trace["y"][1] for trace in figure.spec["data"]] == pytest.approx([1 / 3, 0, -1 / 3])
+    assert [shape["x0"] for shape in figure.spec["layout"]["shapes"]] == [2.0]
+    assert figure.rows[3] == ("2", "66.7 %", "33.3 %", "0.0 %", "taken")
+    assert 'id="choice"' in html.page(spoken)
+    assert 'id="choice"' not in html.page(full)
 
 
 def test_an_unknown_audit_is_drawn_and_told(wide: AuditRecord) -> None:

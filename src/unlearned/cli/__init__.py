@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(demo.demo)
+app.command("demo", cls=demo.Listing)(demo.demo)
 app.command("init")(init.init)
 app.command("validate")(validate.validate)
 app.command("run")(run.run)

@@ -17,6 +17,7 @@ from unlearned.engine.batches import load
 from unlearned.engine.meter import Meter
 from unlearned.engine.settings import Compute
 from unlearned.errors import Fault, InputError
+from unlearned.records import Exhibit
 from unlearned.tasks._task import Batch, Task
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Engine:
             torch.set_num_threads(self.compute.threads)
         self.accelerator = _make_accelerator(self.compute, work)
         self.meter = Meter(self.device)
+        self.exhibits: list[Exhibit] = []
+        """What the work that is measured shows of itself."""
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +63,7 @@ class Engine:
         other = copy.copy(self)
         other.seed = seed
         other.meter = Meter(self.device)
+        other.exhibits = []
         return other
 
     def checkpoint(self, name: str) -> Path | None:
@@ -94,8 +98,9 @@ class Engine:
 
     @contextmanager
     def measuring(self) -> Iterator[Meter]:
-        """Measure the cost of what is done inside."""
+        """Measure the cost of what is done inside, and collect what it shows."""
         self.meter = Meter(self.device)
+        self.exhibits = []
         with self.meter:
             yield self.meter
 

@@ -37,6 +37,7 @@ from unlearned.methods._forget_retain import text_task
 from unlearned.methods._method import Method
 from unlearned.methods._rank_one import Gram, solve, solve_towards_zero
 from unlearned.problem import Problem
+from unlearned.records import Trace, Trial
 from unlearned.tasks._decoders import (
     block_outputs,
     blocks_of,
@@ -81,6 +82,24 @@ class Part(NamedTuple):
     weight: float
     mark: float
     """1: to be shifted, 0: to be kept."""
+
+
+def selection(scores: Sequence[LayerScore], chosen: Sequence[int]) -> Trial:
+    """What the report draws of how layers were chosen."""
+    named = {
+        "answers that decline": [score.refusals for score in scores],
+        "ROUGE-1 recall of the true answers": [score.recall for score in scores],
+        "score": [score.score for score in scores],
+    }
+    layers = [float(score.layer) for score in scores]
+    return Trial(
+        source="lunar",
+        setting="layer",
+        caption="The vector was added behind each block while the original answered forget prompts. The score is refusals minus recall; the highest is taken.",
+        unit="share",
+        traces=tuple(Trace(name=name, points=tuple(zip(layers, values, strict=True))) for name, values in named.items()),
+        chosen=tuple(map(float, chosen)),
+    )
 
 
 @methods.register("lunar")
@@ -255,8 +274,11 @@ class Request:
             return list(self.method.layers)
         # Among equals the one nearest to the middle: early layers feed everything behind them.
         middle = len(blocks_of(self.model)) / 2
-        ranked = sorted(self.scores(), key=lambda s: (-round(s.score, 9), abs(s.layer - middle)))
-        return [score.layer for score in ranked[: self.method.top_k]]
+        scores = self.scores()
+        ranked = sorted(scores, key=lambda s: (-round(s.score, 9), abs(s.layer - middle)))
+        chosen = [score.layer for score in ranked[: self.method.top_k]]
+        self.engine.exhibits.append(selection(scores, chosen))
+        return chosen
 
     def rows(self, batch: Batch, kind: Literal["forget", "retain", "refusal"], shared: Tensor | None = None) -> Rows:
         """Which positions of a batch count."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unlearned.records import Finding, SubjectName
+from unlearned.records import Finding, SubjectName, Trial
 from unlearned.report import words
 from unlearned.report.curves import Curve
 from unlearned.report.scales import of_budgets
@@ -29,8 +29,10 @@ class Figure:
     title: str
     caption: str
     spec: dict[str, Any]
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
     small: bool = False
+    rows: tuple[tuple[str, ...], ...] = ()
+    """Its numbers as a table, where it shows no findings; the first row is the head."""
 
 
 def literal(text: str) -> str:
@@ -211,3 +213,39 @@ def over_budget(curve: Curve) -> Figure:
     layout = frame(xaxis=budget_axis | marks, yaxis=axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
     title = f"{curve.audit}: {words.readable(curve.metric)} {words.place(curve.split)}"
     return Figure(title, f"{curve.sentence}.{_absent(curve.findings)}", {"data": traces, "layout": layout}, tuple(curve.findings))
+
+
+# The score, which decides, is drawn like the unlearned model; what it is made of is not told apart by colour alone.
+_TRACES = (("#248160", "triangle-up", "dot"), ("#8851d1", "triangle-down", "dash"), ("#2f78d6", "square", "solid"), ("#a45032", "circle", "longdash"))
+
+
+def tried(trial: Trial) -> Figure:
+    """What a method tried: one line for each value, and a vertical line at what was taken."""
+    places = list(dict.fromkeys(place for trace in trial.traces for place, _ in trace.points))
+    traces = []
+    for number, trace in enumerate(trial.traces):
+        colour, symbol, dash = _TRACES[number % len(_TRACES)]
+        hover = [f"{literal(trial.setting)} {place:g}<br>{literal(trace.name)} {words.number(value, trial.unit)}" for place, value in trace.points]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": literal(trace.name),
+                "x": [place for place, _ in trace.points],
+                "y": [value for _, value in trace.points],
+                "hoverinfo": "text",
+                "hovertext": hover,
+                "marker": {"color": colour, "symbol": symbol, "size": 9},
+                "line": {"color": colour, "width": 2, "dash": dash},
+            }
+        )
+    line = {"color": COLOURS["original"], "width": 1.5, "dash": "dash"}
+    shapes = [{"type": "line", "layer": "below", "yref": "paper", "y0": 0, "y1": 1, "x0": place, "x1": place, "line": line} for place in trial.chosen]
+    step = 1 if len(places) <= 40 else None
+    layout = frame(xaxis=axis("", trial.setting) | {"dtick": step}, yaxis=axis(trial.unit, ""), showlegend=True, shapes=shapes)
+    head = (trial.setting, *(trace.name for trace in trial.traces), "")
+    values = [dict(trace.points) for trace in trial.traces]
+    cells = [[words.number(value[place], trial.unit) if place in value else "" for value in values] for place in places]
+    rows = [(f"{place:g}", *row, "taken" if place in trial.chosen else "") for place, row in zip(places, cells, strict=True)]
+    caption = f"{trial.caption} Taken: {', '.join(f'{place:g}' for place in trial.chosen)}."
+    return Figure(f"{trial.source}: {trial.setting}", caption, {"data": traces, "layout": layout}, rows=(head, *rows))

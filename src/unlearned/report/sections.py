@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from unlearned.records import AuditRecord, Finding
+from unlearned.records import Answer, AuditRecord, Finding, Trial
 from unlearned.report import plots, words
 from unlearned.report.curves import curves
 from unlearned.report.plots import Figure
@@ -43,6 +43,13 @@ FORGOTTEN = Question(
         "image-scores",
     ),
 )
+ANSWERS = Question(
+    "answers",
+    "What the models say",
+    "The same questions, put to each model. A token's probability is that of the true answer's token after the true tokens before it: it tells whether an "
+    "answer that is no longer said is still expected.",
+    audits=("answers",),
+)
 COST = Question(
     "cost",
     "What it cost",
@@ -65,7 +72,8 @@ RETURNS = Question(
     ("relearn-time",),
 )
 OTHER = Question("other", "Other findings", "")
-QUESTIONS = (FORGOTTEN, COST, LEAKS, RETURNS, OTHER)
+QUESTIONS = (FORGOTTEN, ANSWERS, COST, LEAKS, RETURNS, OTHER)
+CHOICE = Question("choice", "What the method chose", "Before it chose a setting by itself, the method tried several values.")
 
 
 def question_of(audit: str, kind: Literal["audit", "attack"]) -> Question:
@@ -84,6 +92,7 @@ class Section:
     figures: tuple[Figure, ...]
     unplotted: tuple[Finding, ...]
     elsewhere: tuple[Row, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
 
 MOST = 6
@@ -96,10 +105,12 @@ def sections(record: AuditRecord) -> list[Section]:
     elsewhere = side_by_side(f for f in of[FORGOTTEN] if f.audit == "utility" and not f.split.startswith("forget") and f.split != "all")
     return [
         _section(FORGOTTEN, of[FORGOTTEN], _drawn(of[FORGOTTEN])),
+        replace(_section(ANSWERS, of[ANSWERS], _drawn(of[ANSWERS])), answers=tuple(shown for shown in record.exhibits if isinstance(shown, Answer))),
         _section(COST, of[COST], [], elsewhere=tuple(elsewhere)),
         _section(LEAKS, of[LEAKS], _drawn(of[LEAKS], split_by_split=True)),
         _section(RETURNS, of[RETURNS], _returns(of[RETURNS])),
         _section(OTHER, of[OTHER], _drawn(of[OTHER])),
+        _section(CHOICE, [], [plots.tried(shown) for shown in record.exhibits if isinstance(shown, Trial)]),
     ]
 
 

@@ -196,6 +196,13 @@ class TextGeneration(Task):
         """True answers as text."""
         return [self._text([int(token) for token in row if token >= 0 and int(token) not in self._end]) for row in true_answers(batch)]
 
+    def texts(self, batch: Batch, i: int) -> tuple[str, str, list[str]]:
+        """One sample as text: what comes before the answer, the answer, and the answer's tokens one by one, special ones included."""
+        ids, labels = batch["input_ids"][i], batch["labels"][i]
+        answer = labels[labels != IGNORED].tolist()
+        first = int((labels != IGNORED).int().argmax())
+        return self._text(ids[:first].tolist()).strip(), self._text(answer).strip(), [str(self._tokenizer.decode([token])) for token in answer]
+
     def _text(self, tokens: list[int]) -> str:
         if self._tokenizer is None:
             raise RuntimeError("a text task reads answers once it is bound to a model's tokenizer: task.bound(bundle), or problem.task")
