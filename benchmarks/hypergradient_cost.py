@@ -1,0 +1,98 @@
+"""What a step with a hypergradient costs beside a plain one: time, peak memory, and exact against central-difference products.
+
+A rehearsal of one inner step and K = 5 on the UNet of the suite `resilience`, batch 32, one thread. The plain step is that of the same method without
+rehearsals: gradient ascent and distillation. Ratios are medians over interleaved repetitions, so that other work on the machine falls on both.
+
+Run: python benchmarks/hypergradient_cost.py [REPETITIONS]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+
+import torch
+
+from unlearned.api import forget
+from unlearned.bench._drawers import HELD_OUT, TRAIN, digits, drawer
+from unlearned.engine.engine import Engine
+from unlearned.engine.finetuning import FineTuning
+from unlearned.engine.hypergradient import Proximal, hypergradient, norm_of
+from unlearned.engine.settings import Compute
+from unlearned.methods.resalign import ResAlign
+from unlearned.problem import Problem
+from unlearned.tasks.image_generation import ImageGeneration
+
+STEPS = 3
+BATCH = 32
+VARIANTS = {"plain": {"beta": 0.0}, "exact": {}, "differences": {"products": "differences"}, "first order": {"iterations": 1}}
+
+
+def problem() -> tuple[Problem, Engine]:
+    task = ImageGeneration().bound(drawer())
+    train = digits(TRAIN, task)
+    labels = train.fact("label")
+    chosen = [i for i, label in enumerate(labels) if label == 3]
+    rest = [i for i, label in enumerate(labels) if label != 3]
+    return Problem(task, drawer(), train.subset(chosen), train.subset(rest), digits(HELD_OUT, task)), Engine(task, Compute(threads=1))
+
+
+def method(variant: str) -> ResAlign:
+    pool = (FineTuning(id="one", lr=0.01, steps=1, batch_size=BATCH),)
+    sizes = {"steps": STEPS, "forget_batch_size": BATCH, "batch_size": BATCH, "lora": None, "parameters": r"^unet\."}
+    return ResAlign(pool=pool, rehearsals=1, gamma=0.01, norm_limit=None, **sizes, **VARIANTS[variant])  # type: ignore[arg-type]
+
+
+def seconds(variant: str) -> float:
+    """Processor time of a step; what is done once is left out by taking away a run of one step."""
+    sizes = []
+    for steps in (1, 1 + STEPS):
+        made, engine = problem()
+        begun = time.process_time()
+        forget(made, method(variant).model_copy(update={"steps": steps}), engine)
+        sizes.append(time.process_time() - begun)
+    return (sizes[1] - sizes[0]) / STEPS
+
+
+def peak(variant: str) -> float:
+    """Peak memory of a process that does nothing else, in MiB."""
+    code = f"import sys; sys.path.insert(0, {sys.path[0]!r}); import hypergradient_cost as h; p, e = h.problem(); h.forget(p, h.method({variant!r}), e); "
+    code += "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def agreement() -> float:
+    """Relative distance of the hypergradients by central differences from the exact one, in float32."""
+    made, engine = problem()
+    model = made.original.model.eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("unet."))
+    weights = [p for p in model.parameters() if p.requires_grad]
+    batches = [made.task.collate([samples[i] for i in range(BATCH)]) for samples in (made.forget, made.retain)]
+    found = []
+    for products in ("exact", "differences"):
+        how = Proximal(gamma=0.01, products=products)
+        outer, inner = (lambda batch=batch: engine.task.losses(model, batch).mean() for batch in batches)
+        found.append(hypergradient(outer, inner, weights, weights, how).gradient)
+    return norm_of([a - b for a, b in zip(*found, strict=True)]) / norm_of(found[0])
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    warnings.simplefilter("ignore")
+    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for _ in range(repetitions):
+        for variant in VARIANTS:
+            times[variant].append(seconds(variant))
+    ratios = {v: statistics.median(t / p for t, p in zip(times[v], times["plain"], strict=True)) for v in VARIANTS}
+    result = {"times_of_a_plain_step": ratios, "peak_mib": {v: peak(v) for v in VARIANTS}, "differences_from_exact": agreement()}
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
