@@ -40,6 +40,7 @@ SEAMS = (
     "audits/_audit.py",
     "holes/_seams.py",
     "attacks/_attack.py",
+    "influence/_score.py",
     "engine/bank.py",
     "bench/_suite.py",
 )
