@@ -114,6 +114,7 @@ METHODS = [
     *_on(IMAGES, "trw", _SHORT | {"batch_size": 6}, where=_CLASSES),
     *_on(IMAGES, "delete", _SHORT | {"batch_size": 2}),
     *_on(TEXTS, "lunar", _LUNAR, settles=r"mlp\.(down|c)_proj\.weight", random=False),
+    Row("margin-redirect", "llama", {"refused_only": False, "reference_count": 6}, settles="down_proj", random=False),
     Row("lunar", "llama", _LUNAR | {"solver": "sgd", "epochs": 2, "keep_refusals": True, "retain_sampling": "equal"}, "sgd", settles="down_proj"),
     *_on(IMAGES, "random-label", _SHORT),
     *_on(IMAGES, "salun", _SHORT | {"batch_size": 4}),

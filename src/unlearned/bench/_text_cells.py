@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -16,6 +17,7 @@ from unlearned.bench._text_contest import Number, attempts, best, changed, numbe
 from unlearned.bench._text_scene import Class, Pupil, class_of
 from unlearned.engine.bank import Kept
 from unlearned.methods.lunar import Lunar, forget_in_turn
+from unlearned.methods.margin_redirect import MarginRedirect, redirect_in_turn
 from unlearned.problem import Problem
 from unlearned.records import BenchRow
 
@@ -141,14 +143,17 @@ class InTurn(Cell):
     def run(self, place: Place) -> Sequence[BenchRow]:
         contender, pupil = self.choice.contender, self.choice.pupil
         method = contender.made(contender.grid[self.choice.chosen(place)])
-        assert isinstance(method, Lunar)
         school = class_of(pupil, self.choice.lesson, self.seed, place)
         together = school.problem(*self.groups)
         requests = [school.group(group) for group in self.groups]
         model = copy.deepcopy(together.original.model)
-        for edits in forget_in_turn(together, requests, method, school.engine):
-            for edit in edits:
-                edit.apply(model)
+        if isinstance(method, MarginRedirect):
+            several = redirect_in_turn(together, requests, method, school.engine)
+        else:
+            assert isinstance(method, Lunar)
+            several = forget_in_turn(together, requests, method, school.engine)
+        for edit in itertools.chain.from_iterable(several):
+            edit.apply(model)
         setting = f"{pupil.name}/in turn"
         before, after = (fmean(shown(school, each, together.retain).recall) for each in (together.original.model, model))
         found = rows("original", setting, self.seed, [Number("rouge1_retain", "retain", before)])

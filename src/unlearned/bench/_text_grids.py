@@ -13,6 +13,7 @@ from unlearned.bench._grids import Contender, Setting, product
 from unlearned.bench._text_scene import ModelName
 from unlearned.tasks._task import DataSource
 
+_TUNED: Setting = {"shift": "last", "keep": ("answer",), "keep_refusals": True, "ridge": 1e-6}
 _SMALL_LRS = (3e-4, 1e-3, 3e-3)
 _LARGE_LRS = (1e-5, 3e-5, 1e-4)
 
@@ -35,6 +36,9 @@ def _contenders(lrs: Sequence[float], blocks: int) -> Mapping[str, Contender]:
         for contender in (
             # The paper's recipe has one thing to choose, its layer, which it chooses itself; how far to go stands in the equation as 1 and in the code as 2.
             Contender("lunar", "lunar", {}, product(coefficient=(1.0, 2.0, 4.0), retain_sampling=("all", "equal"))),
+            # LUNAR's own formula with what we found to be better settings: the answer's first position alone is shifted, answers and refusals are kept.
+            Contender("lunar-tuned", "lunar", _TUNED, product(coefficient=(2.0, 4.0, 8.0), retain_weight=(0.1, 1.0))),
+            Contender("margin-redirect", "margin-redirect", {"candidates": tuple(middle)}, product(ridge=(3.0, 10.0, 30.0), coefficient=(2.0, 3.0))),
             Contender("gradient-ascent", "gradient-ascent", _descends(optimizer="adamw", weight_decay=0.0), product(lr=six)),
             Contender("grad-diff", "grad-diff", _descends(), _both(lrs)),
             Contender("dpo", "dpo", _descends(), _both(lrs)),
@@ -48,7 +52,7 @@ def _contenders(lrs: Sequence[float], blocks: int) -> Mapping[str, Contender]:
     }
 
 
-CONTENDERS: Mapping[ModelName, Mapping[str, Contender]] = {"llama-small": _contenders(_SMALL_LRS, 4), "smollm2-135m": _contenders(_LARGE_LRS, 30)}
+CONTENDERS: Mapping[ModelName, Mapping[str, Contender]] = {"llama-small": _contenders(_SMALL_LRS, 3), "smollm2-135m": _contenders(_LARGE_LRS, 30)}
 """By model and name in tables."""
 
 
@@ -61,6 +65,6 @@ def first(contender: Contender, count: int) -> Contender:
 
 def on_facts(contender: Contender) -> Contender:
     """For a model that declines nothing by itself: LUNAR is given prompts that ask for refusals."""
-    if not contender.method.startswith("lunar"):
+    if contender.method not in {"lunar", "margin-redirect"}:
         return contender
     return replace(contender, shared={**contender.shared, "references": DataSource(source="unlearned.bench.facts:declined_prompts")})

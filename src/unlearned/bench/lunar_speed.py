@@ -6,7 +6,7 @@ Rows: `lunar` is the closed form, `lunar-sgd` the paper's solver (AdamW, 20 epoc
 same layer. `solver_seconds`: from the cached rows to the new weight. `seconds`: the whole method with reference prompts, the vector and the choice of the
 layer; all are processor time. `grad-diff`: as many passes over the forget set (1, 2, 4, ...) as bring `rouge1_forget` to that of `lunar` or below, with the
 time of this last attempt alone. `speed_up` is against `lunar`: of `solver_seconds` for `lunar-sgd`, of `seconds` for `grad-diff`.
-What differs from the paper: the model has 2 million parameters, so that a training step is cheap beside answering reference prompts.
+What differs from the paper: the model has 0.9 million parameters, so that a training step is cheap beside answering reference prompts.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class LunarSpeed(Suite):
     edge: str = Field("A_B", description="The contract that is forgotten.")
     taught_edges: tuple[str, ...] = Field(EDGES, min_length=2, description="Contracts that the model learns.")
     refusals: int = Field(100, ge=10, le=199, description="Questions that the model is taught to decline.")
-    epochs: int = Field(25, ge=1, description="Passes over the data in the training of the model.")
+    epochs: int = Field(36, ge=1, description="Passes over the data in the training of the model.")
     coefficient: float = Field(2.0, description="How far along the vector.")
     lr: float = Field(1e-3, gt=0, description="Learning rate of grad-diff.")
     rounds: int = Field(3, ge=1, description="How often each solver is timed.")

@@ -3,13 +3,13 @@
 Paper: Shen et al. 2025, LUNAR (NeurIPS), arXiv 2502.07218; data: PISTOL sample 1, twenty contracts ("edges") with twenty questions each, many of them
 between the same companies. `deviation_score` is 100 · √(R_forget² + (1 − R_retain)²), R the mean ROUGE-1 recall of greedy answers: 0 is best. The paper
 reports one 2.9 to 11.7 times lower than that of the methods it compares with.
-Models: `llama-small`, a Llama of four blocks trained from nothing, with models retrained without the contract (`retrain`); `smollm2-135m`,
+Models: `llama-small`, a Llama of three blocks trained from nothing, with models retrained without the contract (`retrain`); `smollm2-135m`,
 SmolLM2-135M-Instruct, fine-tuned. Both are also taught to decline questions that nobody can answer (those of the authors; methods that need such questions
 make up others), and the short facts about the world on which `rouge1_factual` is measured and which no method is shown.
 Rows: setting MODEL/EDGE. Settings of each method are chosen from six by the mean deviation score on other edges, with the first seed. `seconds` is processor
 time, `peak_mib` the largest memory of the process. Setting MODEL/in turn: five requests, one after the other: `deviation_score` of each at the end
 (`lunar, N in turn`) beside that of the request alone.
-What differs from the paper: models of 2 and 135 million parameters, not 7 billion; full weights trained, not adapters; settings chosen from a grid for every
+What differs from the paper: models of 0.9 and 135 million parameters, not 7 billion; full weights trained, not adapters; settings chosen from a grid for every
 method.
 """
 
@@ -34,10 +34,10 @@ EDGES = (
     *("A_m", "A_n", "A_n2", "A_n3", "B_p", "B_p2", "B_p3", "E1_q1", "E2_q2", "E3_q3"),
 )
 """Contracts of the sample: of sales, then of employment."""
-IN_TURN = "lunar"
-"""The method of the requests in turn."""
+IN_TURN = ("lunar", "margin-redirect")
+"""Methods that take requests in turn."""
 SMALL_TRAINING = Training(optimizer="adamw", lr=2e-3, weight_decay=0.01, batch_size=16, schedule="cosine", max_grad_norm=1.0)
-SIZE = LlamaSize(vocabulary=1500, width=128, inner=1024, layers=4, heads=4)
+SIZE = LlamaSize(vocabulary=1000, width=96, inner=768, layers=3, heads=4)
 
 
 @suites.register("pistol")
@@ -56,7 +56,7 @@ class Pistol(Suite):
     attempts: int = Field(6, ge=1, le=6, description="Settings of each method that are tried.")
     smollm2_attempts: int = Field(6, ge=1, le=6, description="The same on smollm2-135m.")
     refusals: int = Field(100, ge=10, le=199, description="Questions that models are taught to decline.")
-    epochs: int = Field(25, ge=1, description="Passes over the data in the training of llama-small.")
+    epochs: int = Field(36, ge=1, description="Passes over the data in the training of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
     smollm2_epochs: int = Field(6, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
     smollm2_seeds: int = Field(1, ge=1, description="Fine-tuned models.")
@@ -121,5 +121,5 @@ class Pistol(Suite):
                     found.append(TextBaselines(pupil, lesson, seed, edge, int(seed < self.retrained if small else self.smollm2_retrain)))
                     found += [TextContest(choice, seed, edge, 0) for choice in choices]
                 if self.in_turn and small:
-                    found += [InTurn(choice, seed, self.in_turn) for choice in choices if choice.contender.name == IN_TURN]
+                    found += [InTurn(choice, seed, self.in_turn) for choice in choices if choice.contender.name in IN_TURN]
         return found

@@ -2,7 +2,7 @@
 
 Paper: Maini et al. 2024, TOFU, arXiv 2401.06121. `forget_quality`: p of a Kolmogorov-Smirnov test between the truth ratios of the model and of a retrained one
 on the forget set, large if they cannot be told apart; `model_utility`: harmonic mean of probability, ROUGE-L and truth ratio on the retain set and world facts.
-Model: `llama-small`, a Llama of four blocks trained from nothing on twenty authors with twenty questions each (so that one author is 5 %, as in the
+Model: `llama-small`, a Llama of three blocks trained from nothing on twenty authors with twenty questions each (so that one author is 5 %, as in the
 paper's forget05), the world facts, and refusals of questions that nobody can answer.
 Rows: setting MODEL/forget05; `original`, `retrain` (against the other retrained models) and methods by their names. Settings of each method are
 chosen from six by the deviation score (see `pistol`) on another author, with the first seed.
@@ -35,7 +35,7 @@ class TofuSuite(Suite):
     forgotten: int = Field(1, ge=1, le=10, description="Authors that are to be forgotten.")
     retained: int = Field(18, ge=1, le=19, description="Authors that are retained in all cases; one more is forgotten where settings are chosen.")
     refusals: int = Field(100, ge=10, le=199, description="Questions that models are taught to decline.")
-    epochs: int = Field(25, ge=1, description="Passes over the data in the training of the model.")
+    epochs: int = Field(36, ge=1, description="Passes over the data in the training of the model.")
     references: int = Field(2, ge=2, description="Models retrained without the author, for each seed.")
 
     @classmethod

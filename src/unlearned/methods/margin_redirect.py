@@ -12,7 +12,7 @@ that these demands contradict each other; here only tokens that say something ar
 Answers and refusals are kept, not prompts alone. (3) Least squares count every small error on thousands of kept rows, and pay for them with the few
 that are to be shifted; here an error within the tolerance is none, and a shift beyond 1 neither. (4) The layer is that whose edit does best, on the forget
 and the retain set, not that whose vector does best when it is added.
-Defaults: c 2, τ 0.1, λ 0.01 times the mean squared entry of the rows, at most 16 steps of the refusal, 20 rounds. Chosen on contracts of PISTOL that are not
+Defaults: c 2, τ 0.1, λ 10 times the mean squared entry of the rows, at most 16 steps of the refusal, 12 rounds. Chosen on contracts of PISTOL that are not
 reported.
 """
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -38,7 +38,7 @@ from unlearned.methods.lunar import Lunar, Request
 from unlearned.problem import Problem
 from unlearned.tasks._decoders import block_outputs, blocks_of, projection_inputs
 from unlearned.tasks._refusals import declines
-from unlearned.tasks._task import Batch, DataSource
+from unlearned.tasks._task import Batch, DataSource, finest
 from unlearned.tasks.text_generation import with_answers
 
 
@@ -46,9 +46,9 @@ class Steps(NamedTuple):
     """What a layer reads and gives at each step of the refusal, by layer."""
 
     inputs: dict[int, Tensor]
-    """h, (N, J, p), in float64."""
+    """h, (N, J, p), in float64 where the device has it."""
     outputs: dict[int, Tensor]
-    """a, (N, J, q), in float64."""
+    """a, (N, J, q)."""
 
 
 @methods.register("margin-redirect")
@@ -61,9 +61,9 @@ class MarginRedirect(Method):
     candidates: tuple[int, ...] | None = Field(None, min_length=1, description="Blocks among which to choose; None: all.")
     coefficient: float = Field(2.0, description="c: how far along the vectors.")
     tolerance: float = Field(0.1, ge=0, lt=1, description="τ: part of the shift that a kept row may suffer without counting.")
-    ridge: float = Field(0.01, gt=0, description="λ, in units of the mean squared entry of the rows.")
+    ridge: float = Field(10.0, gt=0, description="λ, in units of the mean squared entry of the rows.")
     steps: int = Field(16, ge=1, description="Most tokens of the refusal that are edited.")
-    rounds: int = Field(20, ge=1, description="Most steps of Newton's method.")
+    rounds: int = Field(12, ge=1, description="Most steps of Newton's method.")
     references: DataSource | None = Field(None, description="Prompts that the model declines (column `prompt`); None: made-up questions.")
     reference_count: int = Field(200, ge=1, description="How many questions are made up.")
     refused_only: bool = Field(True, description="Only reference prompts that the model really declines.")
@@ -147,7 +147,7 @@ class _Redirection:
         """Inputs and outputs of all candidates while the refusal is said behind each prompt."""
         inputs: dict[int, list[Tensor]] = {layer: [] for layer in self.candidates}
         outputs: dict[int, list[Tensor]] = {layer: [] for layer in self.candidates}
-        answer = torch.tensor(self.refusal, device=self.engine.device)
+        answer, exact = torch.tensor(self.refusal, device=self.engine.device), finest(self.engine.device)
         for batch in self._batches(samples):
             whole = with_answers(batch, answer.expand(len(batch["input_ids"]), -1))
             step = torch.arange(min(len(self.refusal), self.method.steps), device=answer.device)
@@ -155,8 +155,8 @@ class _Redirection:
             rows = torch.arange(len(positions), device=answer.device)[:, None]
             read, given = projection_inputs(self.model, self.candidates, whole), block_outputs(self.model, whole)
             for layer in self.candidates:
-                inputs[layer].append(read[layer][rows, positions].double())
-                outputs[layer].append(given[rows, positions, layer].double())
+                inputs[layer].append(read[layer][rows, positions].to(exact))
+                outputs[layer].append(given[rows, positions, layer].to(exact))
         return Steps({layer: torch.cat(each) for layer, each in inputs.items()}, {layer: torch.cat(each) for layer, each in outputs.items()})
 
     def _kept(self, sets: Sequence[Samples]) -> dict[int, list[Tensor]]:
@@ -168,11 +168,13 @@ class _Redirection:
                 marked = batch["attention_mask"].bool() & (position >= batch["prompt_length"][:, None] - 1)
                 read = projection_inputs(self.model, self.candidates, batch)
                 for layer in self.candidates:
-                    found[layer].append(read[layer][marked].double())
+                    found[layer].append(read[layer][marked].to(finest(marked.device)))
         return found
 
-    def _batches(self, samples: Samples) -> list[Batch]:
-        return list(self.engine.batches(samples, self.method.batch_size))
+    def _batches(self, samples: Samples) -> Iterator[Batch]:
+        for batch in self.engine.batches(samples, self.method.batch_size):
+            yield batch
+            self.engine.meter.count(len(batch["input_ids"]))
 
 
 def redirect_in_turn(problem: Problem, requests: Sequence[Samples], method: MarginRedirect, engine: Engine) -> list[list[Edit]]:
