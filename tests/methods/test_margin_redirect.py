@@ -98,7 +98,7 @@ def test_the_refusal_is_what_the_model_says_most_often() -> None:
     engine, task = Engine(problem.task), work.task
     request = Request(Lunar(**LOOSE), problem, engine)
     said = task.said(engine.evaluate(problem.original.model, request.references, task.generations))
-    often = Counter(answer if answer.strip() else "." for answer in said).most_common(1)[0]
+    often = Counter(answer.strip() for answer in said).most_common(1)[0]  # an empty answer stands as a full stop, which this tokenizer does not know
     assert task.counted({"labels": torch.tensor([work.refusal])}) == [often[0]]
     assert len(work.reference.inputs[0]) == often[1]
 
