@@ -28,7 +28,7 @@ def _both(lrs: Sequence[float]) -> tuple[Setting, ...]:
 
 def _contenders(lrs: Sequence[float], blocks: int) -> Mapping[str, Contender]:
     middle = range(blocks // 3, blocks)
-    layers = [tuple(middle)[i * (len(middle) - 1) // 2] for i in range(3)]
+    layers = [(i + 1) * blocks // 3 - 1 for i in range(3)]
     lowest = lrs[0] / 30
     six = tuple(round(lowest * 3**i, 10) for i in range(6))
     return {
