@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -60,7 +61,8 @@ def seconds(variant: str) -> float:
 
 def peak(variant: str) -> float:
     """Peak memory of a process that does nothing else, in MiB."""
-    code = f"import sys; sys.path.insert(0, {sys.path[0]!r}); import hypergradient_cost as h; p, e = h.problem(); h.forget(p, h.method({variant!r}), e); "
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import hypergradient_cost as h; "
+    code += f"p, e = h.problem(); h.forget(p, h.method({variant!r}), e); "
     code += "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1])
 
