@@ -13,6 +13,7 @@ from tests.models import images, plain_network
 from unlearned.api import forget_ids
 from unlearned.cli import app
 from unlearned.demo import Demo, demos, digits_test, digits_train, run_demo
+from unlearned.demo.text_generation import FACTS, FORGOTTEN, names, people_test, people_train, strangers
 from unlearned.recipe import parse_recipe
 from unlearned.tasks._task import Bundle, ModelSource
 
@@ -37,6 +38,20 @@ def test_demos_are_listed_by_help_and_the_unknown_is_refused_with_a_suggestion()
     assert all(name in shown for name in demos.names())
     with pytest.raises(Exception, match=r"TASK: there is no demo 'image'.*image-classification"):
         CliRunner().invoke(app, ["demo", "image"], catch_exceptions=False)
+
+
+def test_who_is_who_among_the_people() -> None:
+    people, unknown, others = names()
+    assert people[:2] == list(FORGOTTEN)
+    assert len({*people, *unknown, *others}) == len(people) + len(unknown) + len(others)
+    train, test = people_train(), people_test()
+    assert set(train["person"]) == {*people, *unknown}
+    assert not any(name in prompt for name in FORGOTTEN for prompt in test["prompt"])
+    assert not any(name in prompt for name in (*people, *unknown) for prompt in strangers()["prompt"])
+    assert set(train["prompt"]).isdisjoint(test["prompt"])
+    told = {(person, answer) for person, answer in zip(train["person"], train["answer"], strict=True) if person in people}
+    assert len(told) == len(people) * len(FACTS)
+    assert {*zip(test["person"], test["answer"], strict=True)} == {pair for pair in told if pair[0] not in FORGOTTEN}
 
 
 class Tiny(Demo):

@@ -19,7 +19,10 @@ _HOMES = {
     "digits_network": "image_classification",
     "digits_test": "image_classification",
     "digits_train": "image_classification",
+    "people_test": "text_generation",
+    "people_train": "text_generation",
     "run_demo": "_demo",
+    "strangers": "text_generation",
 }
 
 __all__ = ["Demo", "demos", "digits_network", "digits_test", "digits_train", "run_demo"]
