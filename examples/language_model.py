@@ -44,7 +44,7 @@ def main() -> dict[str, tuple[float, float]]:
         done = unlearned.forget(problem, method, optimizer="adamw", lr=0.001, weight_decay=0.0, batch_size=8, epochs=epochs)
         before = float(engine.evaluate(done.model, problem.forget, problem.task.knowledge).mean())
         curve = unlearned.attack(problem, done.bundle, "relearn", steps=20, optimizer="adamw", lr=0.001)
-        after = [f.value for f in curve if f.subject == "unlearned" and f.value is not None][-1]
+        after = [f.value for f in curve if f.subject == "unlearned" and f.metric == "knowledge" and f.value is not None][-1]
         results[method] = (before, after)
     return results
 

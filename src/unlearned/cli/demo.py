@@ -17,6 +17,7 @@ class Listing(TyperCommand):
     """A command whose help ends with the demos that there are."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The demos and what each is."""
         del ctx
         from unlearned.demo import demos
 

@@ -6,7 +6,6 @@ import importlib
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from unlearned.cli._shell import Json, print_json
 
@@ -55,7 +54,7 @@ def _settings(part: Any) -> dict[str, dict[str, Any]]:
     """Each field; settings within settings by their path."""
     found: dict[str, dict[str, Any]] = {}
     for name, field in part.model_fields.items():
-        if isinstance(field.default, BaseModel):
+        if hasattr(type(field.default), "model_fields"):
             found |= {f"{name}.{inner}": told for inner, told in _settings(type(field.default)).items()}
         else:
             found[name] = {"default": _default(field), "description": field.description or "", "range": _range(field)}

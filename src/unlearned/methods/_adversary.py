@@ -31,7 +31,7 @@ class Adversary(Protocol):
         """While it lasts the model runs attacked on this batch; afterwards nothing is left of it, also after an exception."""
 
 
-class RefusalFeature:
+class RefusalFeature(Adversary):
     """Removes the direction along which forget prompts differ from retain prompts, measured anew every few steps on fresh samples.
 
     Args:
@@ -82,7 +82,7 @@ class RefusalFeature:
             return torch.cat([last_prompt_inputs(model, self._layers, batch) for batch in self._engine.batches(some)])
 
 
-class ProjectedGradient:
+class ProjectedGradient(Adversary):
     """Adds to the input of one block what raises the forget loss the most, within a ball around each token's hidden state.
 
     Args:

@@ -7,7 +7,7 @@ stream behind its block. r_j = mean a_j over reference prompts that are answered
 W + c Σ_j r_j u_jᵀ, where u_j is the minimum of Σ max(0, 1 − u·h)² over the forget prompts' h_j + Σ max(0, |u·h| − τ)² over kept rows + λ ‖u‖².
 Kept rows: each token of retain samples from the last one of the prompt on, the same of reference prompts with their refusals, and the forget prompts' rows of
 the other steps. Since W's inputs do not depend on W, the rows are those that the edited model meets while it says y.
-What differs from LUNAR, and why: (1) LUNAR shifts every prompt token by the vector of the last one. Forget and retain prompts share most of their tokens, so
+Deviations: from LUNAR, and why: (1) LUNAR shifts every prompt token by the vector of the last one. Forget and retain prompts share most of their tokens, so
 that these demands contradict each other; here only tokens that say something are shifted, each by a vector of its own, so that the refusal is fluent. (2)
 Answers and refusals are kept, not prompts alone. (3) Least squares count every small error on thousands of kept rows, and pay for them with the few
 that are to be shifted; here an error within the tolerance is none, and a shift beyond 1 neither. (4) The layer is that whose edit does best, on the forget
