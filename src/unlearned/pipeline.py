@@ -111,6 +111,7 @@ def prepare(recipe: Recipe, out: Path | None = None, *, show_progress: bool = Fa
         named: list[tuple[str, Audit | Attack]] = [(f"audits.{i}", audit) for i, audit in enumerate(recipe.audits)]
         named += [(f"attacks.{i}", attack) for i, attack in enumerate(recipe.attacks)]
         faults += [fault._replace(field=f"{field}.{fault.field}") for field, part in named for fault in part.faults(problem)]
+        faults += recipe.selection.faults(problem, recipe.method) if recipe.selection else []
     raise_faults(faults)
     assert problem is not None
     assert engine is not None
@@ -158,7 +159,8 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
                 done = Forgotten(problem.original, _NOTHING)
             else:
                 say(f"unlearning with {method.name}")
-                done = forget(treated, method, engine)
+                keep = recipe.selection.keep(problem, engine, say) if recipe.selection else None
+                done = forget(treated, method, engine.keeping(keep))
             with atomic_directory(out / "unlearned") as fresh:
                 problem.task.save(done.bundle, fresh)
             return {"cost": done.cost.model_dump(), "exhibits": [exhibit.model_dump(mode="json") for exhibit in done.exhibits]}

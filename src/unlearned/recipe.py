@@ -28,6 +28,7 @@ from unlearned.influence._score import Score
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.registry import Registry
+from unlearned.selection import Selection, SelectionSpec
 from unlearned.tasks import tasks as task_registry
 from unlearned.tasks._task import DataSource, ModelSource, Task, model_source
 
@@ -85,6 +86,7 @@ class RecipeFile(Settings):
     forget: ForgetSpec
     method: dict[str, Any] | None = Field(None, description="The method's name and settings.")
     prune: Prune | None = Field(None, description="Leave points of low influence out of the unlearning.")
+    selection: SelectionSpec | None = Field(None, description="Keep the best state of the unlearning, judged on validation data; None: the last.")
     training: Training | None = Field(None, description="How the original was trained; references are trained alike.")
     references: ReferencesSpec = ReferencesSpec()
     shadows: ShadowsSpec = ShadowsSpec()
@@ -130,6 +132,7 @@ class Recipe(NamedTuple):
     attacks: tuple[Attack, ...]
     score: Score | None = None
     """Of `prune`."""
+    selection: Selection | None = None
 
     def effective(self) -> dict[str, Any]:
         """All settings, defaults included, fit for a report: what names samples of the forget set is left out, infinity is text."""
@@ -140,6 +143,8 @@ class Recipe(NamedTuple):
             shown["prune"]["score"] = {"name": self.score.name, **self.score.model_dump()}
         shown["audits"] = [{"name": audit.name, **audit.model_dump()} for audit in self.audits]
         shown["attacks"] = [{"name": attack.name, **attack.model_dump()} for attack in self.attacks]
+        if self.selection is not None:
+            shown["selection"]["by"] = {"name": self.selection.judge.name, **self.selection.judge.model_dump()}
         shown["forget"] = _redacted(self.file.forget)
         plain = _plain(shown)
         assert isinstance(plain, dict)
@@ -235,10 +240,14 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     if file and file.shadows.count and file.training is None:
         what = "it is not said how the original model was trained, so no shadow model can begin alike."
         faults.append(Fault("training", what, "Add `training:` (epochs, lr, ...), or set shadows.count: 0."))
+    selection = _selection(file.selection, task_name, faults) if file and file.selection else None
+    if file and selection and file.shadows.count:
+        what = "shadow models are made by the method alone, without a selection, and would not be like the model that they are compared with."
+        faults.append(Fault("selection", what, "Leave it out, or set shadows.count: 0."))
     raise_faults(faults)
     assert file is not None
     assert task is not None
-    return Recipe(file, task, method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p), score)
+    return Recipe(file, task, method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p), score, selection)
 
 
 def score_of(recipe: Recipe, name: str | None, settings: Mapping[str, Any]) -> Score:
@@ -292,6 +301,14 @@ def make_settings(kind: type[Part], given: Mapping[str, Any], field: str) -> Par
         return kind(**given)
     except ValidationError as error:
         raise InputError(*(fault_of(detail, kind, field) for detail in error.errors())) from error
+
+
+def _selection(spec: SelectionSpec, task: str, faults: list[Fault]) -> Selection | None:
+    """The specification with its judge, an attack or an audit; faults are added, and None is returned when there are any."""
+    is_audit = spec.by.get("name") in audit_registry.names()
+    registry: Registry[Any] = audit_registry if is_audit else attack_registry
+    judge = _part(registry, spec.by, "selection.by", task, faults)
+    return None if judge is None else Selection(spec, judge)
 
 
 def _lookup(registry: Registry[Any], name: str, field: str, faults: list[Fault]) -> type[Any] | None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from unlearned.data.samples import Samples
 from unlearned.engine.batches import load
+from unlearned.engine.keeping import Keep
 from unlearned.engine.meter import Meter
 from unlearned.engine.settings import Compute
 from unlearned.errors import Fault, InputError
@@ -50,6 +51,8 @@ class Engine:
         self.meter = Meter(self.device)
         self.exhibits: list[Exhibit] = []
         """What the work that is measured shows of itself."""
+        self.keep: Keep | None = None
+        """Which state of an unlearning by gradient steps is its result; None: the last."""
 
     @property
     def device(self) -> torch.device:
@@ -59,11 +62,25 @@ class Engine:
         return device
 
     def with_seed(self, seed: int) -> Engine:
-        """The same engine with another seed and its own meter."""
+        """The same engine with another seed and its own meter, for work that keeps its last state."""
         other = copy.copy(self)
         other.seed = seed
         other.meter = Meter(self.device)
         other.exhibits = []
+        other.keep = None
+        return other
+
+    def aside(self, seed: int) -> Engine:
+        """The same engine for work in the middle of other work: it saves, tracks and shows nothing."""
+        other = self.with_seed(seed)
+        other.work, other.show_progress = None, False
+        other.compute = self.compute.model_copy(update={"trackers": ()})
+        return other
+
+    def keeping(self, keep: Keep | None) -> Engine:
+        """The same engine, with which an unlearning keeps its best state."""
+        other = copy.copy(self)
+        other.keep = keep
         return other
 
     def checkpoint(self, name: str) -> Path | None:
@@ -107,10 +124,11 @@ class Engine:
     def evaluate(self, model: nn.Module, samples: Samples, function: Callable[[nn.Module, Batch], Tensor]) -> Tensor:
         """`function` over all samples in order, without gradients, in eval mode, on the CPU in float64.
 
-        The model's modes and device are put back. Results of several dimensions are padded with zeros to a common size of the second.
+        The model's modes and device are put back. Results of several dimensions are padded with zeros to a common size of the second. Several processes share
+        the batches; all have the whole result, with the bits of one process.
         """
         with on_device(model, self.device), evaluating(model), torch.no_grad():
-            parts = [function(model, batch).detach().cpu().double() for batch in self.batches(samples)]
+            parts = self._gathered([function(model, batch).detach().cpu().double() for batch in self.batches(samples, share=True)])
         if any(bool(part.isnan().any()) for part in parts):
             raise InputError(Fault("model", "a model answers with NaN for some samples.", "Check its weights; they may have grown until float32 overflows."))
         if parts and parts[0].ndim > 1 and len({part.shape[1:] for part in parts}) > 1:
@@ -118,11 +136,23 @@ class Engine:
             parts = [nn.functional.pad(part, (*[0] * (2 * part.ndim - 4), 0, width - part.shape[1])) for part in parts]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
-    def batches(self, samples: Samples, batch_size: int | None = None) -> Iterator[Batch]:
-        """All samples in order, on the device."""
+    def batches(self, samples: Samples, batch_size: int | None = None, *, share: bool = False) -> Iterator[Batch]:
+        """All samples in order, on the device; `share`: this process's share of the batches, every so many-th."""
         size = batch_size or self.compute.batch_size
         positions = [list(range(i, min(i + size, len(samples)))) for i in range(0, len(samples), size)]
+        if share:
+            positions = positions[self.accelerator.process_index :: self.accelerator.num_processes]
         return (self.to_device(batch) for batch in load(samples, positions, self.task.collate))
+
+    def _gathered(self, parts: list[Tensor]) -> list[Tensor]:
+        """What all processes made of their shares of the batches, in order."""
+        world = self.accelerator.num_processes
+        if world == 1:
+            return parts
+        from accelerate.utils import gather_object
+
+        numbered: list[tuple[int, Tensor]] = gather_object([(i * world + self.accelerator.process_index, part) for i, part in enumerate(parts)])
+        return [part for _, part in sorted(numbered, key=lambda pair: pair[0])]
 
     def track_start(self, title: str) -> None:
         """Tell the trackers that a training begins."""

@@ -18,6 +18,7 @@ from unlearned.data.fingerprints import of_json
 from unlearned.data.samples import Samples
 from unlearned.engine.batches import batch_positions, cycled, load, shard
 from unlearned.engine.checkpoints import load_state, save_state
+from unlearned.engine.keeping import Best, Keep
 from unlearned.engine.progress import progress_bar
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.recomputation import recomputing
@@ -103,6 +104,7 @@ def fit(
     seed: int,
     checkpoint: Path | None = None,
     watch: Watch | None = None,
+    keep: Keep | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it on the CPU in eval mode.
 
@@ -119,13 +121,14 @@ def fit(
         seed: of data order and all randomness.
         checkpoint: where the state is saved and continued from; None: nowhere.
         watch: called with the model and the number of steps done, before the first step and after each; true ends the training there.
+        keep: return the best state instead of the last.
 
     Raises:
         DivergedError: if loss or weights leave the range in which numbers mean anything.
         InputError: if no parameter matches `how.parameters`.
     """
     with seeded(derive_seed(seed, "fit")), only(model, how.parameters), recomputing(model, engine.compute.gradient_checkpointing):
-        return _fit(engine, model, plan, sets, how, title=title, seed=seed, checkpoint=checkpoint, watch=watch)
+        return _fit(engine, model, plan, sets, how, title=title, seed=seed, checkpoint=checkpoint, watch=watch, keep=keep)
 
 
 def _fit(  # one loop, read from top to bottom
@@ -139,6 +142,7 @@ def _fit(  # one loop, read from top to bottom
     seed: int,
     checkpoint: Path | None,
     watch: Watch | None,
+    keep: Keep | None,
 ) -> nn.Module:
     accelerator = engine.accelerator
     model.to(accelerator.device)
@@ -148,12 +152,13 @@ def _fit(  # one loop, read from top to bottom
     limit = GROWTH_LIMIT * (1 + _norm(trained))
     wrapped, optimizer, backward = engine.prepare(model, make_optimizer(trained, how))
     # A checkpoint is continued only by the training that wrote it.
-    identity = _identity(title, seed, how, schedule, sets) if checkpoint else ""
+    identity = _identity(title, seed, how, schedule, sets, keep) if checkpoint else ""
     done = _resume(engine, checkpoint, model, optimizer, plan.memory, identity)
     saved_at = time.monotonic()
     step = 0
     engine.track_start(title)
     train_mode(model)
+    best = Best(keep, model, plan.memory) if keep else None
     stopped = bool(watch and not done and watch(model, 0))
     with progress_bar(title, total, engine.show_progress, done) as bar:
         for number, (pass_, positions) in enumerate(zip(plan.passes, schedule, strict=True)):
@@ -178,19 +183,24 @@ def _fit(  # one loop, read from top to bottom
                 if plan.after_step:
                     plan.after_step(wrapped, now)
                 step += 1
-                value = loss.item()
+                # Of all processes, so that all see the same number and save at the same step.
+                value, save = _agreed(engine, loss, time.monotonic() - saved_at >= engine.compute.checkpoint_seconds)
                 _guard(value, step, title)
                 engine.meter.count(_size(forget) + _size(retain))
                 engine.track(title, {"loss": value}, step)
                 bar.step(f"loss {value:.4g}")
-                if watch and watch(model, step):
-                    stopped = True
+                stopped = bool(watch and watch(model, step))
+                if best:
+                    best.look(step, last=stopped or step == total)
+                if stopped:
                     break
-                if checkpoint and step < total and time.monotonic() - saved_at >= engine.compute.checkpoint_seconds:
+                if checkpoint and step < total and save:
                     _guard_weights(trained, limit, step, title)
                     _save(engine, checkpoint, model, optimizer, plan.memory, step, identity)
                     saved_at = time.monotonic()
             _guard_weights(trained, limit, step, title)
+    if best and total:
+        best.put_back()
     engine.track_end()
     engine.release()
     return model.to("cpu").eval()
@@ -309,6 +319,14 @@ def _set_lr(optimizer: Optimizer, how: Optimisation, plan: Plan, number: int, pr
         group["lr"] = how.lr * factor
 
 
+def _agreed(engine: Engine, loss: Tensor, save: bool) -> tuple[float, bool]:
+    """The mean loss over processes, and whether the time to save has come for one of them."""
+    if engine.accelerator.num_processes == 1:
+        return loss.item(), save
+    mean, wanted = engine.accelerator.reduce(torch.stack([loss.detach().double(), loss.new_tensor(float(save)).double()]), "mean").tolist()
+    return mean, wanted > 0
+
+
 def _guard(loss: float, step: int, title: str) -> None:
     if not abs(loss) < LOSS_LIMIT:
         raise DivergedError(f"{title} diverged at step {step}: the loss is {loss:.3g}. The original model is untouched. Lower `lr`, or set `max_grad_norm`.")
@@ -331,8 +349,9 @@ def _size(batch: Batch) -> int:
     return len(next(iter(batch.values()))) if batch else 0
 
 
-def _identity(title: str, seed: int, how: Optimisation, schedule: list[_Positions], sets: Mapping[str, Samples]) -> str:
-    return of_json([title, seed, how.model_dump(), [len(positions) for positions in schedule], {name: s.fingerprint for name, s in sets.items()}])
+def _identity(title: str, seed: int, how: Optimisation, schedule: list[_Positions], sets: Mapping[str, Samples], keep: Keep | None) -> str:
+    length = [len(positions) for positions in schedule]
+    return of_json([title, seed, how.model_dump(), length, {name: s.fingerprint for name, s in sets.items()}, keep and keep.every])
 
 
 def _resume(engine: Engine, checkpoint: Path | None, model: nn.Module, optimizer: Optimizer, memory: dict[str, Tensor], identity: str) -> int:

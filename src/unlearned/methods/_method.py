@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -30,6 +30,8 @@ class Method(Settings, ABC):
     name: ClassVar[str]
     tasks: ClassVar[Collection[str] | None] = None
     """Tasks that it is defined for; None: all."""
+    steps: ClassVar[bool] = False
+    """Whether it goes step by step, so that the best of several states can be kept."""
 
     @property
     def defined_for(self) -> Collection[str] | None:
@@ -54,6 +56,7 @@ class Method(Settings, ABC):
 class ObjectiveMethod(Method, Optimisation):
     """A method that follows gradients of its own objective: it gives a plan, the engine's loop carries it out."""
 
+    steps: ClassVar[bool] = True
     adapts: ClassVar[bool] = True
     """Whether adapters may be trained in the place of the weights: not where the method is about the weights themselves."""
     lora: Lora | None = Field(None, description="Train low-rank adapters in the place of the weights; at the end they are merged.")
@@ -92,8 +95,23 @@ class ObjectiveMethod(Method, Optimisation):
                 model = with_adapter(original, self.lora, pattern)
         how = self.model_copy(update={"parameters": pattern if self.lora is None else ".*"})
         plan, sets = revised(self.plan(problem, engine), model), self.sets(problem, engine)
-        model = fit(engine, model, plan, sets, how, title=self.name, seed=engine.seed, checkpoint=engine.checkpoint("unlearn"))
+        keep = engine.keep and engine.keep._replace(judge=self._judging(engine.keep.judge, original))
+        model = fit(engine, model, plan, sets, how, title=self.name, seed=engine.seed, checkpoint=engine.checkpoint("unlearn"), keep=keep)
         return model if self.lora is None else merged(model, original).eval()
+
+    def _judging(self, judge: Callable[[nn.Module], Sequence[float]], original: nn.Module) -> Callable[[nn.Module], Sequence[float]]:
+        """Judges what would be returned: adapters merged, and the same parameters require gradients as in the original."""
+
+        def of_the_result(model: nn.Module) -> Sequence[float]:
+            model.zero_grad()
+            result = copy.deepcopy(model)
+            if self.lora is not None:
+                return judge(merged(result, original).eval())
+            for name, parameter in original.named_parameters():
+                result.get_parameter(name).requires_grad_(parameter.requires_grad)
+            return judge(result.eval())
+
+        return of_the_result
 
     def trained(self, problem: Problem) -> str:
         """A regular expression for the parameters that may change: the setting, unless the paper derives them from the model."""
