@@ -56,7 +56,7 @@ class Selection:
             found.append(Fault("data.validation", "a state is selected on validation data, of which there are none.", "Add some, or leave out `selection`."))
         elif not len(problem.validation):
             found.append(Fault("data.validation", "the validation set is empty.", "Give held-out samples."))
-        if method is not None and not method.steps:
+        if method is not None and not method.stepwise:
             what = f"{method.name} does not go step by step: there are no states to choose from."
             found.append(Fault("selection", what, "Leave it out, or use a method that follows gradients."))
         return found

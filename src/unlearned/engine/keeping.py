@@ -24,17 +24,17 @@ class Best:
     """The best state so far. It lives in the memory of the plan, so that an interrupted training goes on with it.
 
     Args:
-        keep: when to look, and who judges.
+        keep: when to look, and who judges; None: never, the last state is the best.
         model: what is trained.
         memory: of the plan.
     """
 
-    def __init__(self, keep: Keep, model: nn.Module, memory: dict[str, Tensor]) -> None:
+    def __init__(self, keep: Keep | None, model: nn.Module, memory: dict[str, Tensor]) -> None:
         self._keep, self._model, self._memory = keep, model, memory
 
     def look(self, step: int, *, last: bool) -> None:
         """After a step: judge the model if it is time, and keep its state if nothing before was as good."""
-        if step % self._keep.every and not last:
+        if self._keep is None or (step % self._keep.every and not last):
             return
         score = torch.tensor(list(self._keep.judge(self._model)), dtype=torch.float64)
         before = self._memory.get("best/score")
@@ -45,7 +45,9 @@ class Best:
             self._memory[f"best/state/{name}"] = tensor.detach().cpu().clone()
 
     def put_back(self) -> None:
-        """The model gets the best state."""
+        """The model gets the best state, if any was looked at."""
+        if self._keep is None or "best/step" not in self._memory:
+            return
         with torch.no_grad():
             for name, tensor in self._changing().items():
                 tensor.copy_(self._memory[f"best/state/{name}"])

@@ -152,21 +152,19 @@ def _fit(  # one loop, read from top to bottom
     limit = GROWTH_LIMIT * (1 + _norm(trained))
     wrapped, optimizer, backward = engine.prepare(model, make_optimizer(trained, how))
     # A checkpoint is continued only by the training that wrote it.
-    identity = _identity(title, seed, how, schedule, sets, keep) if checkpoint else ""
-    done = _resume(engine, checkpoint, model, optimizer, plan.memory, identity)
-    saved_at = time.monotonic()
+    state = _State(engine, checkpoint, model, optimizer, plan.memory, _identity(title, seed, how, schedule, sets, keep) if checkpoint else "")
+    done = state.resume()
     step = 0
     engine.track_start(title)
     train_mode(model)
-    best = Best(keep, model, plan.memory) if keep else None
+    best = Best(keep, model, plan.memory)
     stopped = bool(watch and not done and watch(model, 0))
     with progress_bar(title, total, engine.show_progress, done) as bar:
         for number, (pass_, positions) in enumerate(zip(plan.passes, schedule, strict=True)):
             if stopped:
                 break
             first = min(max(done - step, 0), len(positions))
-            begun = step
-            step += first
+            begun, step = step, step + first
             for forget, retain in _batches(engine, sets, positions[first:]):
                 now = Step(step, total, number, step - begun, len(positions))
                 _set_lr(optimizer, how, plan, number, step / total)
@@ -184,23 +182,20 @@ def _fit(  # one loop, read from top to bottom
                     plan.after_step(wrapped, now)
                 step += 1
                 # Of all processes, so that all see the same number and save at the same step.
-                value, save = _agreed(engine, loss, time.monotonic() - saved_at >= engine.compute.checkpoint_seconds)
+                value, save = _agreed(engine, loss, state.due())
                 _guard(value, step, title)
-                engine.meter.count(_size(forget) + _size(retain))
+                engine.meter.count((_size(forget) + _size(retain)) * accelerator.num_processes)
                 engine.track(title, {"loss": value}, step)
                 bar.step(f"loss {value:.4g}")
                 stopped = bool(watch and watch(model, step))
-                if best:
-                    best.look(step, last=stopped or step == total)
+                best.look(step, last=stopped or step == total)
                 if stopped:
                     break
-                if checkpoint and step < total and save:
+                if save and step < total:
                     _guard_weights(trained, limit, step, title)
-                    _save(engine, checkpoint, model, optimizer, plan.memory, step, identity)
-                    saved_at = time.monotonic()
+                    state.save(step)
             _guard_weights(trained, limit, step, title)
-    if best and total:
-        best.put_back()
+    best.put_back()
     engine.track_end()
     engine.release()
     return model.to("cpu").eval()
@@ -354,15 +349,33 @@ def _identity(title: str, seed: int, how: Optimisation, schedule: list[_Position
     return of_json([title, seed, how.model_dump(), length, {name: s.fingerprint for name, s in sets.items()}, keep and keep.every])
 
 
-def _resume(engine: Engine, checkpoint: Path | None, model: nn.Module, optimizer: Optimizer, memory: dict[str, Tensor], identity: str) -> int:
-    progress = load_state(checkpoint, model, optimizer, identity, memory) if checkpoint else None
-    if progress is None:
-        return 0
-    engine.meter.carry(Cost.model_validate(progress["cost"]))
-    return int(progress["step"])
+class _State:
+    """The checkpoints of one training: nothing where there is no directory for them."""
 
+    def __init__(self, engine: Engine, directory: Path | None, model: nn.Module, optimizer: Optimizer, memory: dict[str, Tensor], identity: str) -> None:
+        self._engine, self._directory, self._identity = engine, directory, identity
+        self._model, self._optimizer, self._memory = model, optimizer, memory
+        self._saved_at = time.monotonic()
 
-def _save(engine: Engine, checkpoint: Path, model: nn.Module, optimizer: Optimizer, memory: dict[str, Tensor], step: int, identity: str) -> None:
-    if engine.accelerator.is_main_process:
-        save_state(checkpoint, model, optimizer, {"step": step, "identity": identity, "cost": engine.meter.cost.model_dump()}, memory)
-    engine.accelerator.wait_for_everyone()
+    def resume(self) -> int:
+        """How many steps are done already."""
+        if self._directory is None:
+            return 0
+        progress = load_state(self._directory, self._model, self._optimizer, self._identity, self._memory)
+        if progress is None:
+            return 0
+        self._engine.meter.carry(Cost.model_validate(progress["cost"]))
+        return int(progress["step"])
+
+    def due(self) -> bool:
+        """Whether it is time to save, by the clock of this process."""
+        return self._directory is not None and time.monotonic() - self._saved_at >= self._engine.compute.checkpoint_seconds
+
+    def save(self, step: int) -> None:
+        """Save; all processes come here together."""
+        assert self._directory is not None
+        if self._engine.accelerator.is_main_process:
+            progress = {"step": step, "identity": self._identity, "cost": self._engine.meter.cost.model_dump()}
+            save_state(self._directory, self._model, self._optimizer, progress, self._memory)
+        self._engine.accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()

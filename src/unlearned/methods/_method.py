@@ -30,7 +30,7 @@ class Method(Settings, ABC):
     name: ClassVar[str]
     tasks: ClassVar[Collection[str] | None] = None
     """Tasks that it is defined for; None: all."""
-    steps: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
     """Whether it goes step by step, so that the best of several states can be kept."""
 
     @property
@@ -56,7 +56,7 @@ class Method(Settings, ABC):
 class ObjectiveMethod(Method, Optimisation):
     """A method that follows gradients of its own objective: it gives a plan, the engine's loop carries it out."""
 
-    steps: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = True
     adapts: ClassVar[bool] = True
     """Whether adapters may be trained in the place of the weights: not where the method is about the weights themselves."""
     lora: Lora | None = Field(None, description="Train low-rank adapters in the place of the weights; at the end they are merged.")
