@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unlearned.recipe import parse_recipe, read_recipe
     from unlearned.records import AuditRecord, CompareRecord, Finding
     from unlearned.report import write_report
+    from unlearned.selection import SelectionSpec
     from unlearned.tasks._task import Bundle
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "Problem": "problem",
     "Ranking": "influence._rank",
     "Samples": "data.samples",
+    "SelectionSpec": "selection",
     "Traced": "influence._trace",
     "UnlearnedError": "errors",
     "attack": "api",
@@ -84,6 +86,7 @@ __all__ = [
     "Problem",
     "Ranking",
     "Samples",
+    "SelectionSpec",
     "Traced",
     "UnlearnedError",
     "attack",

@@ -35,8 +35,9 @@ from unlearned.influence._trace import trace as trace_points
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.problem import Problem, id_faults
-from unlearned.recipe import data_source, make_part
+from unlearned.recipe import data_source, make_part, make_selection
 from unlearned.records import AuditRecord, Cost, Exhibit, Finding, RankRecord
+from unlearned.selection import SelectionSpec
 from unlearned.tasks import tasks as task_registry
 from unlearned.tasks._models import is_function
 from unlearned.tasks._task import Bundle, Data, DataSource, ModelSource, Task, model_source
@@ -152,7 +153,9 @@ def forget_ids(train: Samples, forget: str | Iterable[str | int], field: str = "
     return set(given)
 
 
-def forget(problem: Problem, method: str | Method, engine: Engine | None = None, *, seed: int = 0, **settings: Any) -> Forgotten:
+def forget(
+    problem: Problem, method: str | Method, engine: Engine | None = None, *, seed: int = 0, selection: SelectionSpec | None = None, **settings: Any
+) -> Forgotten:
     """Unlearn.
 
     Args:
@@ -160,6 +163,7 @@ def forget(problem: Problem, method: str | Method, engine: Engine | None = None,
         method: a name from `unlearned methods`, or a method with its settings.
         engine: computes; by default one without checkpoints.
         seed: of everything random, if no engine is given.
+        selection: which state to keep; None: the last.
         settings: of the method, if it is given by name.
 
     Raises:
@@ -168,6 +172,8 @@ def forget(problem: Problem, method: str | Method, engine: Engine | None = None,
     """
     chosen = make_part(method_registry, method, settings, "method", problem.task.name) if isinstance(method, str) else method
     engine = engine or Engine(problem.task, seed=seed)
+    if selection is not None:
+        engine = engine.keeping(make_selection(selection, problem, chosen).keep(problem, engine))
     with engine.measuring() as meter:
         model = chosen.unlearn(problem, engine)
     return Forgotten(problem.original.with_model(model), meter.cost, tuple(engine.exhibits))

@@ -27,6 +27,7 @@ from unlearned.influence._prune import Prune
 from unlearned.influence._score import Score
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
+from unlearned.problem import Problem
 from unlearned.registry import Registry
 from unlearned.selection import Selection, SelectionSpec
 from unlearned.tasks import tasks as task_registry
@@ -309,6 +310,19 @@ def _selection(spec: SelectionSpec, task: str, faults: list[Fault]) -> Selection
     registry: Registry[Any] = audit_registry if is_audit else attack_registry
     judge = _part(registry, spec.by, "selection.by", task, faults)
     return None if judge is None else Selection(spec, judge)
+
+
+def make_selection(spec: SelectionSpec, problem: Problem, method: Method) -> Selection:
+    """The specification with its judge.
+
+    Raises:
+        InputError: with everything that is wrong with it for this problem and method.
+    """
+    faults: list[Fault] = []
+    selection = _selection(spec, problem.task.name, faults)
+    raise_faults(faults + (selection.faults(problem, method) if selection else []))
+    assert selection is not None
+    return selection
 
 
 def _lookup(registry: Registry[Any], name: str, field: str, faults: list[Fault]) -> type[Any] | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from unlearned.engine.randomness import generator_states, restore_generators
 from unlearned.engine.settings import Compute
 
 EAGER = Compute(checkpoint_seconds=0)
-SHORT = {"epochs": 2, "batch_size": 8}
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 8}
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(tmp_path: Path) -> None:
