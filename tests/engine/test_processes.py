@@ -42,6 +42,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     finally:
         for process in started:
             process.kill()
+            process.communicate()
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(WORLD)]
 
 
