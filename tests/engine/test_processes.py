@@ -37,7 +37,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     started = [subprocess.Popen(command, cwd=root, env={**os.environ, **shared, **rank}, stderr=subprocess.PIPE, text=True) for rank in ranks]
     try:
         for process in started:
-            _, errors = process.communicate(timeout=300)
+            _, errors = process.communicate(timeout=900)
             assert process.returncode == 0, errors
     finally:
         for process in started:
