@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from unlearned.bench._contest import Number, attempts, best, numbers, spread
 from unlearned.bench._forget_sets import ForgetSet
-from unlearned.bench._grids import Contender, words
+from unlearned.bench._grids import Contender, tried_rows
 from unlearned.bench._scene import Scale, originals_of, scene_of
 from unlearned.bench._suite import Cell, Place
 from unlearned.records import BenchRow
@@ -89,18 +89,7 @@ class Choice(Cell):
         scene = scene_of(self.scale, self.chosen_on.positions(self.scale, place), place)
         setting = f"{self.scale.data}/{self.chosen_on.name} for the choice"
         errors = attempts(scene, self.contender, place)
-        return [
-            BenchRow(
-                method=f"{self.contender.name} ({words(tried)})",
-                setting=setting,
-                seed=0,
-                split="all",
-                metric="selection_error",
-                value=error,
-                reason="diverged" if error is None else None,
-            )
-            for tried, error in zip(self.contender.grid, errors, strict=True)
-        ]
+        return tried_rows(self.contender, setting, "selection_error", errors)
 
 
 @dataclass(frozen=True)

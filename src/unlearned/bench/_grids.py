@@ -12,6 +12,7 @@ from typing import Any
 
 from unlearned.methods import methods
 from unlearned.methods._method import Method
+from unlearned.records import BenchRow
 from unlearned.tasks._task import ModelSource
 
 Setting = Mapping[str, Any]
@@ -48,6 +49,22 @@ def product(**axes: Sequence[Any]) -> tuple[Setting, ...]:
 def words(setting: Setting) -> str:
     """A setting in one line."""
     return ", ".join(f"{name}={value}" for name, value in setting.items())
+
+
+def tried_rows(contender: Contender, setting: str, metric: str, values: Sequence[float | None]) -> list[BenchRow]:
+    """What each setting of the grid reached on what settings are chosen on; None where it diverged."""
+    return [
+        BenchRow(
+            method=f"{contender.name} ({words(tried)})",
+            setting=setting,
+            seed=0,
+            split="all",
+            metric=metric,
+            value=value,
+            reason="diverged" if value is None else None,
+        )
+        for tried, value in zip(contender.grid, values, strict=True)
+    ]
 
 
 def _short(**settings: Any) -> Setting:

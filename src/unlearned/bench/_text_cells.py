@@ -10,7 +10,7 @@ from statistics import fmean
 
 from torch import nn
 
-from unlearned.bench._grids import Contender, words
+from unlearned.bench._grids import Contender, tried_rows
 from unlearned.bench._lessons import Authors, Lesson
 from unlearned.bench._suite import Cell, Place
 from unlearned.bench._text_contest import Number, attempts, best, changed, numbers, rows, score, shown, spent, tofu_numbers, unlearn
@@ -82,18 +82,7 @@ class TextChoice(Cell):
     def run(self, place: Place) -> Sequence[BenchRow]:
         found = attempts(self.pupil, self.lesson, self.groups, self.contender, place)
         setting = f"{self.pupil.name}/{'+'.join(self.groups)} for the choice"
-        return [
-            BenchRow(
-                method=f"{self.contender.name} ({words(tried)})",
-                setting=setting,
-                seed=0,
-                split="all",
-                metric="deviation_score_for_choice",
-                value=value,
-                reason="diverged" if value is None else None,
-            )
-            for tried, value in zip(self.contender.grid, found, strict=True)
-        ]
+        return tried_rows(self.contender, setting, "deviation_score_for_choice", found)
 
     def chosen(self, place: Place) -> int:
         """Position of the best setting."""
