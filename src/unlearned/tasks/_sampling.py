@@ -11,7 +11,16 @@ from unlearned.errors import Fault, InputError
 from unlearned.tasks._denoisers import Embedded, denoiser_of
 
 
-def ddim(model: nn.Module, noise: Tensor, condition: Tensor | Embedded | None, *, steps: int, guidance: float = 1.0, stop: int | None = None) -> Tensor:
+def ddim(
+    model: nn.Module,
+    noise: Tensor,
+    condition: Tensor | Embedded | None,
+    *,
+    steps: int,
+    guidance: float = 1.0,
+    begin: int = 0,
+    stop: int | None = None,
+) -> Tensor:
     """Latents x_0 from noise x_T by DDIM with η = 0 (Song et al. 2021, arXiv 2010.02502, equation 12), differentiable.
 
     The prediction is guided (Ho and Salimans 2022, arXiv 2207.12598): f(∅) + w (f(c) − f(∅)). Timesteps, clipping and the last step are those that the
@@ -23,6 +32,7 @@ def ddim(model: nn.Module, noise: Tensor, condition: Tensor | Embedded | None, *
         condition: as `Denoiser.forward` takes it.
         steps: forward passes, twice as many with guidance.
         guidance: w; 1: none.
+        begin: leave out so many steps; `noise` is then the latents x_t for t = `timesteps_of(model, steps)[begin]`.
         stop: leave after so many steps, with the latents x_t for t = `timesteps_of(model, steps)[stop]`; None: go all the way.
 
     Raises:
@@ -30,7 +40,7 @@ def ddim(model: nn.Module, noise: Tensor, condition: Tensor | Embedded | None, *
     """
     scheduler = _scheduler(model, steps)
     latents = noise
-    for t in scheduler.timesteps[:stop].to(noise.device):
+    for t in scheduler.timesteps[begin:stop].to(noise.device):
         prediction = guided(model, latents, t.expand(len(latents)), condition, guidance)
         latents = scheduler.step(prediction, t, latents).prev_sample
     return latents

@@ -29,21 +29,26 @@ from unlearned.tasks import tasks
 from unlearned.tasks._captions import TOKENIZERS, captions_of, prompt_faults, tokenised
 from unlearned.tasks._denoisers import Denoiser, Embedded, denoiser_of
 from unlearned.tasks._images import fitted, read_images
+from unlearned.tasks._inversion import Crossing, crossing, inversion_step, invert
 from unlearned.tasks._judges import Judge, judge_of
 from unlearned.tasks._pipelines import assemble, load_pipeline, save_pipeline
 from unlearned.tasks._sampling import ddim, empty_condition, guided, timesteps_of
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, model_source, stack
 
 __all__ = [
+    "Crossing",
     "Denoiser",
     "Embedded",
     "ImageGeneration",
     "Noised",
     "assemble",
+    "crossing",
     "ddim",
     "denoiser_of",
     "empty_condition",
     "guided",
+    "inversion_step",
+    "invert",
     "own_noise",
     "seen",
     "timesteps_of",
