@@ -28,7 +28,8 @@ def _contenders(lrs: Sequence[float], blocks: int, passes: int) -> Mapping[str, 
         return {"epochs": passes, "batch_size": 10, **settings}
 
     apart = max(1, blocks // 6)
-    sweep, middle = {"candidates": tuple(range(0, blocks, apart))}, {"candidates": tuple(range(blocks // 3, blocks, apart))}
+    sweep: Setting = {"candidates": tuple(range(0, blocks, apart))} if apart > 1 else {}
+    middle = {"candidates": tuple(range(blocks // 3, blocks, apart))}
     layers = [(i + 1) * blocks // 3 - 1 for i in range(3)]
     lowest = lrs[0] / 30
     six = tuple(round(lowest * 3**i, 10) for i in range(6))
