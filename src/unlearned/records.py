@@ -168,7 +168,44 @@ class Trial(Record):
     """Candidates that were taken."""
 
 
-Exhibit = Annotated[Answer | Trial, Field(discriminator="kind")]
+class Probe(Record):
+    """A probe for knowledge holes, as it stands on the map."""
+
+    of: Literal["adjacent", "latent"]
+    place: tuple[float, float]
+    """On a plane on which probes that are alike are near each other."""
+    scores: dict[SubjectName, Annotated[float, Field(ge=1, le=10)] | None]
+    """10 is best; of several references the mean; None: not scored."""
+    hole: bool
+    """Whether it is a hole of the unlearned model."""
+    overlap: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How much of the question the forget text has that has most of it, by the weight of its words; None: not about texts."""
+    question: str | None
+    """Or what was shown; None: withheld, with the answers."""
+    answers: dict[SubjectName, str] = {}
+    """Of several references that of the first."""
+
+
+class Holes(Record):
+    """A map of the probes for knowledge holes."""
+
+    kind: Literal["holes"] = "holes"
+    source: str
+    """The audit that probed."""
+    after: str | None = None
+    """After which repair, in words; None: the unlearned model as it is."""
+    good: float
+    """Score of the original from which on a probe can be a hole."""
+    bad: float
+    """Score of the unlearned model up to which it is one."""
+    backends: dict[str, str]
+    """Which backend did what."""
+    agreement: str | None = None
+    """How far two judges agree, in words; None: a second one was not asked."""
+    probes: tuple[Probe, ...]
+
+
+Exhibit = Annotated[Answer | Trial | Holes, Field(discriminator="kind")]
 """What is shown beside the numbers."""
 
 
@@ -296,7 +333,8 @@ class AuditRecord(Record):
     pictures: tuple[Picture, ...] = ()
     """What models generate, where a setting asks for it."""
     exhibits: tuple[Exhibit, ...] = ()
-    """What is shown beside the numbers: `answer` (a question, and what the models make of it), `trial` (what a method tried before it chose a setting)."""
+    """What is shown beside the numbers: `answer` (a question, and what the models make of it), `trial` (what a method tried before it chose a setting),
+    `holes` (a map of probes for knowledge holes)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 

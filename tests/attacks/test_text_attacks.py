@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tests.models import facts, llama, made, tokenizer
 from unlearned.api import make_problem
 from unlearned.attacks._directions import directions_of_the_edit, edited_layers
-from unlearned.attacks._texts import questions_of
 from unlearned.attacks.hidden_probe import HiddenProbe, translated, translator
 from unlearned.attacks.layer_skip import LayerSkip
 from unlearned.attacks.model_diff import ModelDiff, divergences, separation
@@ -33,6 +32,7 @@ from unlearned.errors import InputError
 from unlearned.evidence.subject import Subject
 from unlearned.records import Finding
 from unlearned.tasks._decoders import blocks_of, down_projection, matrix_of
+from unlearned.tasks._questions import questions_of, texts_of
 from unlearned.tasks._stray_texts import benign, nearest, without_order
 from unlearned.tasks._task import Bundle
 from unlearned.tasks.text_generation import TextGeneration, alikeness
@@ -211,8 +211,11 @@ def test_a_language_model_may_write_the_rewordings(tmp_path: Path) -> None:
 
 def test_questions_of_conversations_are_the_last_turn_of_the_user() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]
-    assert questions_of(Samples(ColumnRows({"x": [0]}), facts={"messages": [turns]})) == ["c"]
-    assert questions_of(Samples(ColumnRows({"x": [0]}), facts={"text": ["a"]})) is None
+    told = [{"role": "system", "content": "s"}, *turns[:2]]
+    found = questions_of(Samples(ColumnRows({"x": [0, 1]}), facts={"messages": [turns, told]}))
+    assert found == [("c", "d", False), ("a", "b", True)]
+    assert texts_of(Samples(ColumnRows({"x": [0]}), facts={"messages": [turns]})) == ["a b c d"]
+    assert questions_of(Samples(ColumnRows({"x": [0]}), facts={"text": ["a"]})) == []
 
 
 ROW = {"input_ids": torch.tensor([5, 6, 7, 11, 12, 13, 14, 1]), "labels": torch.tensor([-100, -100, -100, 11, 12, 13, 14, 1]), "prompt_length": torch.tensor(3)}

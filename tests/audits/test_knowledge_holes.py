@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.holes.known import FORGET, RETAIN, question, subject
 from tests.models import bundle_of, problem_of
@@ -18,8 +19,8 @@ from unlearned.holes._filters import fair
 from unlearned.holes._images import CHANGES, ImageProbing, forgotten_classes, probe_images
 from unlearned.holes._language import LanguageProbing, _parts
 from unlearned.holes._respondent import Respondent
-from unlearned.holes._texts import questions_of, texts_of
-from unlearned.records import pick
+from unlearned.records import Holes, pick
+from unlearned.tasks._questions import questions_of, texts_of
 
 BROKEN = RETAIN[3:60:6]
 
@@ -43,6 +44,86 @@ def test_planted_holes_are_found(seed: int) -> None:
         assert not any(name in hole.split() for name, _ in FORGET)
 
 
+def test_every_hole_that_is_reported_has_its_properties() -> None:
+    """Asked again: understood, answered well by the original and badly by the unlearned model, and not answerable from the forget set."""
+    looked = subject(BROKEN, references=1)
+    (shown,) = audit().model_copy(update={"show": "all"}).exhibits(looked)
+    assert isinstance(shown, Holes)
+    holes = [probe for probe in shown.probes if probe.hole]
+    assert {probe.of for probe in holes} == {"adjacent", "latent"}
+    forget = texts_of(looked.problem.forget)
+    known = dict(asked[:2] for asked in questions_of(looked.problem.retain))
+    respondent = Respondent(looked.engine, looked.problem.original)
+    parts, _ = _parts(looked, LanguageProbing(), known, forget, respondent, None)
+    for probe in shown.probes:
+        assert probe.question is not None
+        assert parts.judge.valid([probe.question]) == [True]
+        assert parts.support.supported([probe.question], forget) == [False]
+        assert probe.overlap is not None
+        assert probe.overlap < 0.8
+        for (who, model), said in zip(looked.models(), probe.answers.values(), strict=True):
+            assert respondent.answers(model, [probe.question]) == [said]
+            assert parts.judge.scores([probe.question], [said]) == [pytest.approx(probe.scores[who])]
+        before, after = probe.scores["original"], probe.scores["unlearned"]
+        assert before is not None
+        assert after is not None
+        assert probe.hole == (before >= shown.good and after <= shown.bad)
+
+
+def test_probes_are_withheld_unless_they_stand_in_other_sets() -> None:
+    looked = subject(BROKEN)
+    known = {asked.question for asked in questions_of(looked.problem.retain)}
+    for show in ("others", "nothing"):
+        (shown,) = audit().model_copy(update={"show": show}).exhibits(looked)
+        assert isinstance(shown, Holes)
+        told = {probe.question for probe in shown.probes} - {None}
+        assert told <= known
+        assert bool(told) == (show == "others")
+        assert all(bool(probe.answers) == (probe.question is not None) for probe in shown.probes)
+
+
+def test_a_second_judge_is_held_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rater:
+        """Rates what is said to be nowhere 2, everything else 9; every tenth answer it leaves unrated."""
+
+        label = "rater"
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.asked = 0
+
+        def write(self, conversations: Any) -> list[str | None]:
+            texts = [str(conversation[-1]["content"]) for conversation in conversations]
+            self.asked += len(texts)
+            return [None if i % 10 == 9 else f"Rating: [[{2 if 'nowhere' in text else 9}]]" for i, text in enumerate(texts)]
+
+    monkeypatch.setattr("unlearned.holes._language.Endpoint", Rater)
+    looked, judged = subject(BROKEN), audit(second_judge="endpoint", backend_model="m", agreement=60)
+    (found,) = pick(judged.measure(looked), metric="judge_agreement")
+    assert found.n == 54
+    assert found.value is not None
+    assert found.value > 0.9
+    assert found.low is not None
+    (shown,) = judged.exhibits(looked)
+    assert isinstance(shown, Holes)
+    assert shown.agreement is not None
+    assert "rater" in shown.agreement
+    assert "ρ" in shown.agreement
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"backend": "local"}, "needs `backend_model`"),
+        ({"second_judge": "endpoint"}, "needs `backend_model`"),
+        ({"second_judge": "plain"}, "is the first one"),
+        ({"backend": "local", "backend_model": "m", "second_judge": "endpoint"}, "one is `plain`"),
+    ],
+)
+def test_judges_that_do_not_fit(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        LanguageProbing(**settings)
+
+
 def test_nothing_is_found_in_the_original_itself() -> None:
     looked = subject([], references=2)
     untouched = Subject(looked.problem, looked.problem.original, looked.references, looked.engine)
@@ -64,7 +145,7 @@ def test_what_references_lose_too_shows_in_the_gap() -> None:
 
 def test_filters_only_take_away_and_more_forget_texts_take_more() -> None:
     looked = subject([])
-    known, forget = questions_of(looked.problem.retain), texts_of(looked.problem.forget)
+    known, forget = dict(asked[:2] for asked in questions_of(looked.problem.retain)), texts_of(looked.problem.forget)
     parts, _ = _parts(looked, LanguageProbing(), known, forget, Respondent(looked.engine, looked.problem.original), None)
     asked = [*known, question(*FORGET[0]), "of the", next(iter(known))]
     one, all_of_them = fair(asked, forget[:1], parts), fair(asked, [*forget, next(iter(known))], parts)

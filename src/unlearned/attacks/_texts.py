@@ -43,15 +43,6 @@ def block_faults(problem: Problem, layers: Sequence[int] | None = None) -> list[
     return []
 
 
-def questions_of(samples: Samples) -> list[str] | None:
-    """The question of each sample as text: column `prompt`, or the last turn of a user in `messages`; None for texts without questions."""
-    if "prompt" in samples.facts:
-        return [str(prompt) for prompt in samples.fact("prompt")]
-    if "messages" in samples.facts:
-        return [str(turns[-2]["content"]) for turns in samples.fact("messages")]
-    return None
-
-
 def put_otherwise(samples: Samples, questions: Sequence[str], task: TextGeneration, problem: Problem) -> Samples:
     """The same samples with other questions; answers, and what a conversation says before, stay."""
     columns: dict[str, Any] = {"id": samples.ids}

@@ -21,13 +21,14 @@ from torch import nn
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
-from unlearned.attacks._texts import NO_QUESTIONS, NO_ROOM, put_otherwise, questions_of, text_task, those_that_fit
+from unlearned.attacks._texts import NO_QUESTIONS, NO_ROOM, put_otherwise, text_task, those_that_fit
 from unlearned.errors import Fault, InputError
 from unlearned.evidence.comparison import absent
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding
+from unlearned.tasks._questions import questions_of
 from unlearned.tasks._task import ModelSource
 
 TEMPLATES = (
@@ -83,8 +84,8 @@ class Paraphrase(Attack):
 
     def measure(self, subject: Subject) -> list[Finding]:
         forget, task = subject.problem.forget, text_task(subject.engine)
-        questions = questions_of(forget)
-        if questions is None:
+        questions = [asked.question for asked in questions_of(forget)]
+        if not questions:
             return [absent(self.name, "knowledge", "forget", NO_QUESTIONS, unit="share", kind="attack")]
         reworded = [put_otherwise(forget, texts, task, subject.problem) for texts in self._reworded(subject, questions)]
         asked = [forget, *those_that_fit(reworded, task, subject.problem)]

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
-from unlearned.attacks._texts import NO_QUESTIONS, NO_ROOM, put_otherwise, questions_of, text_task, those_that_fit
+from unlearned.attacks._texts import NO_QUESTIONS, NO_ROOM, put_otherwise, text_task, those_that_fit
 from unlearned.data.samples import ColumnRows, Row, Samples
 from unlearned.evidence.comparison import absent
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding
+from unlearned.tasks._questions import questions_of
 from unlearned.tasks._task import Batch
 from unlearned.tasks._texts import IGNORED, end_tokens
 
@@ -114,8 +115,8 @@ class Prefix(Attack):
 
     def _scenes(self, subject: Subject) -> list[Finding]:
         forget, task, bundle = subject.problem.forget, text_task(subject.engine), subject.problem.original
-        questions, worded = questions_of(forget), []
-        if questions is not None:
+        questions, worded = [asked.question for asked in questions_of(forget)], []
+        if questions:
             worded = [put_otherwise(forget, [scene.replace("{}", question) for question in questions], task, subject.problem) for scene in self.scenes]
         elif not self.openings:
             return [absent(self.name, "knowledge", "forget", NO_QUESTIONS, unit="share", kind="attack")]

@@ -5,8 +5,10 @@ red-teaming (Hong et al. 2024).
 Formula: a hole is a valid question that the original answers well, the unlearned model answers badly, and nothing in the forget set would answer. Adjacent
 probes are questions about key terms of the forget set, the same for every method; latent probes come from a search that is paid for bad answers of this
 unlearned model. Answers are scored in 1 … 10. `adjacent_score`, `latent_score`: mean; `..._share_1`: share of answers with score 1; `..._holes`: share of
-probes that are holes, which needs a score of the original of `good` or more, and of the model of `bad` or less. `..._diversity`: scaled Vendi score of the
+probes that are holes, which needs a score of the original of `good` or more, and of the model of `bad` or less; `..._answered` that of probes that a model
+answers well. `..._diversity`: scaled Vendi score of the
 probes, exp(entropy of the eigenvalues of K/n)/n; `..._wording`: 1 − Self-BLEU. `holes_per_1000`: latent holes for 1,000 questions that the search proposed.
+`judge_agreement`: Spearman's ρ of the judge's scores with those of a second judge, of the same answers.
 Defaults of the authors: 4 terms per text, 50 rounds of 128 questions, weights 1 for both novelties, gibberish 2, near duplicates above a cosine of 0.8; all of
 them here. Their policy is Llama-2-7B, their judges are GPT-4o-mini and GPT-4o; here the policy starts from the original model unless told, and the judge is
 what `backend` says.
@@ -18,9 +20,9 @@ order of discovery.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,11 +35,14 @@ from unlearned.evidence.subject import Subject
 from unlearned.holes._diversity import scaled_vendi, self_bleu
 from unlearned.holes._images import ImageProbing, probe_images
 from unlearned.holes._language import LanguageProbing, probe_language
+from unlearned.holes._map import on_a_plane
 from unlearned.holes._probing import Probed, Probing
-from unlearned.holes._ratings import is_lowest
-from unlearned.records import Finding, SubjectName
+from unlearned.holes._ratings import HIGHEST, LOWEST, is_lowest
+from unlearned.records import Exhibit, Finding, Holes, Probe, SubjectName
 
-_ABOUT_PROBES = "describes the probes, not a model"
+_NO_MODEL = "describes the probes or the judges, not a model"
+LONGEST = 400
+"""Characters of a text that are shown."""
 
 
 @audits.register("knowledge-holes")
@@ -50,36 +55,86 @@ class KnowledgeHoles(Audit):
     good: float = Field(7.0, ge=1, le=10, description="Score from which on an answer is good.")
     bad: float = Field(3.0, ge=1, le=10, description="Score up to which an answer is bad.")
     cache: Path | None = Field(None, description="Directory for transcripts and unfinished searches. It holds questions and answers near the forget set.")
+    show: Literal["others", "all", "nothing"] = Field(
+        "others",
+        description="Which probes are written down with the models' answers: those that stand word for word in a set that is not forgotten, all, or none.",
+    )
     language: LanguageProbing = Field(LanguageProbing(), description="For language models.")
     images: ImageProbing = Field(ImageProbing(), description="For image classifiers.")
 
     def measure(self, subject: Subject) -> list[Finding]:
-        probing = self.probe(subject)
+        return self.findings(self.probe(subject))
+
+    def findings(self, probing: Probing) -> list[Finding]:
+        """What a look for holes says in numbers."""
         findings = [finding for probed in probing.probed for finding in self._of(probed)]
         latent = next(probed for probed in probing.probed if probed.kind == "latent")
         if latent.calls and len(latent.names):
-            count = float(self._holes(latent)["unlearned"][0].sum())
+            count = float(latent.holes(self.good, self.bad)["unlearned"][0].sum())
             findings += self._about("holes_per_1000", 1000 * count / latent.calls, latent.calls, "holes")
+        if (agreed := probing.agreement) is not None:
+            if agreed.correlation is None:
+                return [*findings, absent(self.name, "judge_agreement", "answers", agreed.line, unit="")]
+            findings += self._about("judge_agreement", agreed.correlation, agreed.n, "", agreed.interval, split="answers")
         return findings
 
+    def exhibits(self, subject: Subject) -> Sequence[Exhibit]:
+        return [self.shown(self.probe(subject))]
+
     def probe(self, subject: Subject) -> Probing:
-        """The probes themselves, with the scores of all models: for those who want to read them, or to retain them.
+        """The probes themselves, with the scores of all models: for those who want to read them, or to retain them. Made once for a subject.
 
         Raises:
             InputError: if there is nothing to ask about, or a backend is not there.
         """
-        if subject.engine.task.name == "text-generation":
-            return probe_language(subject, self.language, self.good, self.cache)
-        return probe_images(subject, self.images)
+
+        def make() -> Probing:
+            if subject.engine.task.name == "text-generation":
+                return probe_language(subject, self.language, self.good, self.cache)
+            return probe_images(subject, self.images)
+
+        return subject.once(f"{self.name} {self.model_dump_json()}", make)
 
     def holes(self, probed: Probed) -> list[str]:
         """The probes that are holes of the unlearned model, by name."""
-        return [name for name, hole in zip(probed.names, self._holes(probed)["unlearned"][0], strict=True) if hole] if len(probed.names) else []
+        if not len(probed.names):
+            return []
+        return [name for name, hole in zip(probed.names, probed.holes(self.good, self.bad)["unlearned"][0], strict=True) if hole]
 
-    def _holes(self, probed: Probed) -> dict[SubjectName, list[Array]]:
-        """1 where the original's score is good and the model's bad."""
-        well = probed.scores["original"][0] >= self.good
-        return {who: [(well & (each <= self.bad)).astype(np.float64) for each in several] for who, several in probed.scores.items()}
+    def shown(self, probing: Probing, after: str | None = None) -> Holes:
+        """The map of the probes.
+
+        Args:
+            probing: what was found.
+            after: which repair, in words; None: none.
+        """
+        several = [probed for probed in probing.probed if len(probed.names)]
+        places = on_a_plane(np.concatenate([probed.directions for probed in several])) if several else np.zeros((0, 2))
+        rest = iter(places.tolist())
+        probes = [self._shown(probed, i, next(rest)) for probed in several for i in range(len(probed.names))]
+        agreed = probing.agreement
+        return Holes(
+            source=self.name,
+            after=after,
+            good=self.good,
+            bad=self.bad,
+            backends=dict(probing.backends),
+            agreement=None if agreed is None else agreed.line,
+            probes=tuple(probes),
+        )
+
+    def _shown(self, probed: Probed, i: int, place: Sequence[float]) -> Probe:
+        told = self.show == "all" or (self.show == "others" and probed.known[i])
+        means = {who: float(np.mean([each[i] for each in several])) for who, several in probed.scores.items() if several}
+        return Probe(
+            of=probed.kind,
+            place=(place[0], place[1]),
+            scores={who: None if np.isnan(score) else min(HIGHEST, max(LOWEST, score)) for who, score in means.items()},
+            hole=bool(probed.holes(self.good, self.bad)["unlearned"][0][i]),
+            overlap=None if probed.overlaps is None else float(probed.overlaps[i]),
+            question=_short(probed.names[i]) if told else None,
+            answers={who: _short(said[i].strip()) for who, said in probed.answers.items()} if told else {},
+        )
 
     def _of(self, probed: Probed) -> list[Finding]:
         kind = probed.kind
@@ -90,17 +145,22 @@ class KnowledgeHoles(Audit):
         lowest = {who: [np.array([float(is_lowest(score)) for score in each]) for each in several] for who, several in scores.items()}
         findings = self._mean(f"{kind}_score", scores, "points", lambda x: t_interval(x, "probes"))
         findings += self._mean(f"{kind}_share_1", lowest, "share", lambda x: wilson(float(x.sum()), len(x)))
-        findings += self._mean(f"{kind}_holes", self._holes(probed), "share", lambda x: wilson(float(x.sum()), len(x)))
+        for metric, counted in (("answered", probed.answered(self.good)), ("holes", probed.holes(self.good, self.bad))):
+            findings += self._mean(f"{kind}_{metric}", counted, "share", lambda x: wilson(float(x.sum()), len(x)))
         about = {f"{kind}_diversity": scaled_vendi(probed.directions)}
         if all("?" in name or " " in name for name in probed.names):
             about[f"{kind}_wording"] = 1 - self_bleu(probed.names)
         return findings + [finding for metric, value in about.items() for finding in self._about(metric, value, len(probed.names), "share")]
 
-    def _about(self, metric: str, value: float, n: int, unit: str) -> list[Finding]:
-        """A number about the probes."""
-        found: dict[SubjectName, list[Measured]] = {"unlearned": [Measured(value, None, n)]}
-        return compare(self.name, metric, "probes", found, unit=unit, direction="none", no_reference=_ABOUT_PROBES)
+    def _about(self, metric: str, value: float, n: int, unit: str, interval: Interval | None = None, split: str = "probes") -> list[Finding]:
+        """A number about the probes or the judges."""
+        found: dict[SubjectName, list[Measured]] = {"unlearned": [Measured(value, interval, n)]}
+        return compare(self.name, metric, split, found, unit=unit, direction="none", no_reference=_NO_MODEL)
 
     def _mean(self, metric: str, values: dict[SubjectName, list[Array]], unit: str, interval: Callable[[Array], Interval | None]) -> list[Finding]:
         measured = {who: [Measured(float(each.mean()), interval(each), len(each)) for each in several if len(each)] for who, several in values.items()}
         return compare(self.name, metric, "probes", measured, unit=unit)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"

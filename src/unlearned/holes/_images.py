@@ -87,7 +87,8 @@ def probe_images(subject: Subject, how: ImageProbing) -> Probing:
             values: dict[SubjectName, list[Array]] = {"original": [], "unlearned": [], "reference": []}
             for who, model in subject.models():
                 values[who].append(np.array([score_of(p) for p in engine.evaluate(model, samples, task.knowledge).tolist()]))
-            probed.append(Probed(kind, samples.ids, values, _directions(subject, samples), len(changed) if kind == "latent" else 0, tried))
+            calls, names = len(changed) if kind == "latent" else 0, samples.ids
+            probed.append(Probed(kind, names, values, _directions(subject, samples), calls, tried, known=[True] * len(names), fair=names))
             bar.step()
     return Probing(probed, {"judge": "probability of the true class", "searcher": "neighbours and changed images (not the paper's)"}, 0)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from unlearned.data.fingerprints import of_json, of_tensors
@@ -18,6 +19,7 @@ from unlearned.errors import Fault, InputError
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.holes._adjacent import adjacent_questions, nearest_questions
+from unlearned.holes._agreement import Agreement, agreement_of
 from unlearned.holes._diversity import as_diverse, scaled_vendi, without_duplicates
 from unlearned.holes._embedding import GibberishModel, SentenceModel
 from unlearned.holes._endpoint import Endpoint
@@ -27,26 +29,33 @@ from unlearned.holes._instruct import Instructed
 from unlearned.holes._local import LocalModel
 from unlearned.holes._plain import HashedWords, OriginalsJudge, TemplateQuestions, UnseenLetters, WordSupport, WordTerms
 from unlearned.holes._policy import Policy, PolicySettings
-from unlearned.holes._probing import Probed, Probing
+from unlearned.holes._probing import Kind, Probed, Probing
 from unlearned.holes._respondent import Respondent
-from unlearned.holes._seams import Parts, Searcher
+from unlearned.holes._seams import Judge, Parts, Searcher
 from unlearned.holes._search import Search, Weights
-from unlearned.holes._texts import questions_of, texts_of
 from unlearned.records import SubjectName
 from unlearned.settings import Settings
 from unlearned.tasks._language_models import load_language_model
+from unlearned.tasks._questions import questions_of, texts_of
 from unlearned.tasks._task import ModelSource
+
+Backend = Literal["plain", "local", "endpoint"]
 
 
 class LanguageProbing(Settings):
     """Settings of the look for holes in language models."""
 
-    backend: Literal["plain", "local", "endpoint"] = Field(
+    backend: Backend = Field(
         "plain",
         description="Who asks and judges: words, templates and the original's own answers; a chat model that runs here; or one behind an address that speaks "
         "OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY).",
     )
     backend_model: str | None = Field(None, description="The chat model: a directory or hub id, or its name at the address.")
+    second_judge: Backend | None = Field(
+        None,
+        description="Backend that judges some answers, too: the report says how far both agree. None: `plain` beside a chat model, else none.",
+    )
+    agreement: int = Field(200, ge=2, description="Answers that a second judge is given.")
     embedder: str | None = Field(None, description="Sentence-embedding model, such as sentence-transformers/all-MiniLM-L6-v2; None: character n-grams.")
     gibberish: str | None = Field(None, description="Classifier with a class `clean`; None: letter sequences that the training data lack, and repetition.")
     per_text: int = Field(4, ge=1, description="Key terms of each forget text, and with the plain backend as many of the nearest benign questions.")
@@ -69,6 +78,21 @@ class LanguageProbing(Settings):
     most_alike: float = Field(0.8, gt=0, le=1, description="Latent questions with a larger cosine to an earlier one are dropped.")
     cut: bool = Field(True, description="Keep so many latent questions that they are as diverse as the adjacent ones, as in the paper; false: keep all.")
 
+    @model_validator(mode="after")
+    def _judges_fit(self) -> Self:
+        if self.backend_model is None and {self.backend, self.second_judge} & {"local", "endpoint"}:
+            raise ValueError("a backend that is a chat model needs `backend_model`, its directory, hub id or name at the address")
+        if self.second_judge is not None and "plain" not in {self.backend, self.second_judge}:
+            raise ValueError("of two judges one is `plain`, and the other the chat model `backend_model`")
+        if self.second_judge == self.backend:
+            raise ValueError("the second judge is the first one; name another backend, or leave it out")
+        return self
+
+    @property
+    def other_judge(self) -> Backend | None:
+        """The second judge in effect."""
+        return "plain" if self.second_judge is None and self.backend != "plain" else self.second_judge
+
 
 def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: Path | None) -> Probing:
     """Probes of both kinds with the scores of all models.
@@ -77,44 +101,34 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
         subject: the models and sets.
         how: settings.
         good: score from which on an answer of the original counts as good.
-        cache: directory for transcripts and unfinished searches; None: nothing is kept.
+        cache: directory for transcripts and unfinished searches; None: they are kept with the other unfinished work of a run, if that is.
 
     Raises:
         InputError: if there is nothing to ask about, or a backend is not there.
     """
     problem, engine = subject.problem, subject.engine
-    known = questions_of(problem.retain)
+    known = {asked.question: asked.answer for asked in questions_of(problem.retain) if asked.alone}
     forget = texts_of(problem.forget)
     if not known or not forget:
         what = "there are no questions with answers in the retain set, or no texts in the forget set."
         raise InputError(Fault("audits.knowledge-holes", what, "Give records with `prompt` and `answer`, or conversations."))
     respondent = Respondent(engine, problem.original)
-    place = None if cache is None else cache / _identity(subject, how)[:16]
+    kept_in = engine.checkpoint("knowledge-holes") if cache is None else cache
+    place = None if kept_in is None else kept_in / _identity(subject, how)[:16]
     parts, writers = _parts(subject, how, known, forget, respondent, place)
+    look = _Look(subject, parts, respondent, known, forget)
     benign = _some(list(known), how.benign, engine.seed)
     raw = adjacent_questions(forget, how.per_text, parts)
     if how.backend == "plain":
         raw = list(dict.fromkeys([*raw, *nearest_questions(forget, list(known), how.per_text, parts)]))
     adjacent = fair(raw, forget, parts)
-
-    def scores(model: nn.Module, questions: Sequence[str]) -> Array:
-        found = parts.judge.scores(questions, respondent.answers(model, questions))
-        return np.array([np.nan if score is None else score for score in found])
-
-    def scored(questions: Sequence[str]) -> dict[SubjectName, list[Array]]:
-        values: dict[SubjectName, list[Array]] = {"original": [], "unlearned": [], "reference": []}
-        for who, model in subject.models():
-            values[who].append(scores(model, questions))
-        return values
-
-    seeds = list(dict.fromkeys([*adjacent, *benign])) or benign
-    searcher = _searcher(subject, how, seeds, place)
+    searcher = _searcher(subject, how, list(dict.fromkeys([*adjacent, *benign])) or benign, place)
     search = Search(
         searcher,
         lambda questions: respondent.answers(subject.unlearned.model, questions),
         parts,
         Weights(how.bleu, how.cosine, how.gibberish_penalty),
-        None if how.reward == "answer" else lambda questions: [bool(s >= good) for s in scores(problem.original.model, questions)],
+        None if how.reward == "answer" else lambda questions: [bool(s >= good) for s in look.scored(problem.original.model, questions)[1]],
         how.orders,
         None if place is None else place / "search.json",
     )
@@ -125,24 +139,71 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
             for _ in range(size):
                 bar.step(f"{len(search.found(how.least_reward))} found")
     found = search.found(how.least_reward)
-    latent = fair(found, forget, parts)
-    if latent:
-        rows = parts.embedder.embed(latent)
-        kept = without_duplicates(rows, how.most_alike)
-        wanted = scaled_vendi(parts.embedder.embed(adjacent)) if adjacent else 0.0
-        latent = [latent[i] for i in (kept[: as_diverse(rows[kept], wanted)] if how.cut else kept)]
+    several = fair(found, forget, parts)
     probed = [
-        Probed("adjacent", adjacent, scored(adjacent), parts.embedder.embed(adjacent), 0, len(raw)) if adjacent else _nothing("adjacent", 0, len(raw)),
-        Probed("latent", latent, scored(latent), parts.embedder.embed(latent), len(search.tried), len(found))
-        if latent
-        else _nothing("latent", len(search.tried), len(found)),
+        look.probed("adjacent", adjacent, adjacent, 0, len(raw)),
+        look.probed("latent", _different(several, adjacent, how, parts), several, len(search.tried), len(found)),
     ]
+    agreement = None
+    if (other := how.other_judge) is not None:
+        judge, more = _judge(subject, how, other, known, respondent, place)
+        writers += more
+        agreement = look.agreement(probed, benign, judge, how.agreement)
     unread = search.unread + sum(writer.unread for writer in writers)
-    return Probing(probed, {**parts.labels, "searcher": searcher.label}, unread)
+    return Probing(probed, {**parts.labels, "searcher": searcher.label}, unread, agreement)
 
 
-def _nothing(kind: Literal["adjacent", "latent"], calls: int, tried: int) -> Probed:
-    return Probed(kind, [], {}, np.zeros((0, 1)), calls, tried)
+@dataclass(frozen=True)
+class _Look:
+    """What is asked of all models."""
+
+    subject: Subject
+    parts: Parts
+    respondent: Respondent
+    known: dict[str, str]
+    forget: Sequence[str]
+
+    def scored(self, model: nn.Module, questions: Sequence[str]) -> tuple[list[str], Array]:
+        """A model's answers, and their scores, NaN where the judge said nothing that can be read."""
+        answers = self.respondent.answers(model, questions)
+        found = self.parts.judge.scores(questions, answers)
+        return answers, np.array([np.nan if score is None else score for score in found])
+
+    def probed(self, kind: Kind, questions: Sequence[str], fair: Sequence[str], calls: int, tried: int) -> Probed:
+        """Questions with the answers and scores of all models."""
+        if not questions:
+            return Probed(kind, [], {}, np.zeros((0, 1)), calls, tried)
+        scores: dict[SubjectName, list[Array]] = {"original": [], "unlearned": [], "reference": []}
+        answers: dict[SubjectName, list[str]] = {}
+        for who, model in self.subject.models():
+            said, values = self.scored(model, questions)
+            scores[who].append(values)
+            answers.setdefault(who, said)
+        overlaps = WordSupport(_background(self.known)).overlaps(questions, self.forget)
+        known = [question in self.known for question in questions]
+        return Probed(kind, questions, scores, self.parts.embedder.embed(questions), calls, tried, answers, overlaps, known, fair)
+
+    def agreement(self, probed: Sequence[Probed], benign: Sequence[str], judge: Judge, count: int) -> Agreement:
+        """Of the judge with another one, on answers of all models to probes and to benign questions, drawn at random."""
+        pairs = [(question, answer) for each in probed for said in each.answers.values() for question, answer in zip(each.names, said, strict=True)]
+        for model in (self.subject.problem.original.model, self.subject.unlearned.model):
+            pairs += zip(benign, self.respondent.answers(model, benign), strict=True)
+        pairs = list(dict.fromkeys(pairs))
+        seed = derive_seed(self.subject.engine.seed, "agreement of judges")
+        chosen = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))[:count]]
+        questions, answers = [question for question, _ in chosen], [answer for _, answer in chosen]
+        first, second = (each.scores(questions, answers) for each in (self.parts.judge, judge))
+        return agreement_of(self.parts.judge.label, judge.label, first, second, seed)
+
+
+def _different(questions: Sequence[str], adjacent: Sequence[str], how: LanguageProbing, parts: Parts) -> list[str]:
+    """Without near duplicates, and cut so that they are as diverse as the adjacent ones."""
+    if not questions:
+        return []
+    rows = parts.embedder.embed(questions)
+    kept = without_duplicates(rows, how.most_alike)
+    wanted = scaled_vendi(parts.embedder.embed(adjacent)) if adjacent else 0.0
+    return [questions[i] for i in (kept[: as_diverse(rows[kept], wanted)] if how.cut else kept)]
 
 
 def _identity(subject: Subject, how: LanguageProbing) -> str:
@@ -157,25 +218,37 @@ def _some(questions: Sequence[str], count: int, seed: int) -> list[str]:
     return [questions[i] for i in sorted(order[:count])]
 
 
+def _background(known: Mapping[str, str]) -> list[str]:
+    return [f"{question} {answer}" for question, answer in known.items()]
+
+
 def _parts(
     subject: Subject, how: LanguageProbing, known: dict[str, str], forget: Sequence[str], respondent: Respondent, place: Path | None
 ) -> tuple[Parts, list[Instructed]]:
-    field = "audits.knowledge-holes"
-    background = [f"{question} {answer}" for question, answer in known.items()]
+    field, background = "audits.knowledge-holes", _background(known)
     embedder = HashedWords() if how.embedder is None else SentenceModel(how.embedder, f"{field}.embedder")
     gibberish = UnseenLetters([*background, *forget]) if how.gibberish is None else GibberishModel(how.gibberish, f"{field}.gibberish")
-    if how.backend == "plain":
-        judge = OriginalsJudge(respondent, subject.problem.original.model, known)
-        return Parts(WordTerms(background), TemplateQuestions(), judge, WordSupport(background), embedder, gibberish), []
-    if how.backend_model is None:
-        raise InputError(Fault(f"{field}.backend_model", f"backend {how.backend!r} needs a model.", "Name a chat model."))
+    judge, writers = _judge(subject, how, how.backend, known, respondent, place)
+    if isinstance(judge, Instructed):
+        return Parts(judge, judge, judge, judge, embedder, gibberish), writers
+    return Parts(WordTerms(background), TemplateQuestions(), judge, WordSupport(background), embedder, gibberish), writers
+
+
+def _judge(
+    subject: Subject, how: LanguageProbing, backend: Backend, known: dict[str, str], respondent: Respondent, place: Path | None
+) -> tuple[Judge, list[Instructed]]:
+    """The judge of a backend, and the chat model that it asks, if it asks one."""
+    field = "audits.knowledge-holes"
+    if backend == "plain":
+        return OriginalsJudge(respondent, subject.problem.original.model, known), []
+    assert how.backend_model is not None
     asked: LocalModel | Endpoint
-    if how.backend == "local":
+    if backend == "local":
         asked = LocalModel(how.backend_model, subject.engine, 400, f"{field}.backend_model")
     else:
         asked = Endpoint(how.backend_model, transcript=None if place is None else place / "transcript.jsonl", field=f"{field}.backend")
     writer = Instructed(asked)
-    return Parts(writer, writer, writer, writer, embedder, gibberish), [writer]
+    return writer, [writer]
 
 
 def _searcher(subject: Subject, how: LanguageProbing, seeds: Sequence[str], place: Path | None) -> Searcher:

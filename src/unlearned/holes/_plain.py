@@ -81,13 +81,20 @@ class WordSupport:
 
     def supported(self, questions: Sequence[str], texts: Sequence[str]) -> list[bool]:
         """Of each question, whether any text supports it. A question without content words is supported by any text."""
-        contents = [_content(text) for text in texts]
-        return [any(self._covers(content, _content(question)) for content in contents) for question in questions]
+        return [bool(share >= self._share) for share in self.overlaps(questions, texts)]
 
-    def _covers(self, content: frozenset[str], asked: frozenset[str]) -> bool:
+    def overlaps(self, questions: Sequence[str], texts: Sequence[str]) -> Array:
+        """Of each question, the share of the weight of its content words that the text has which has most of it, (N,) in [0, 1].
+
+        1 for a question without content words; 0 where there is no text.
+        """
+        contents = [_content(text) for text in texts]
+        return np.array([max((self._share_in(content, _content(question)) for content in contents), default=0.0) for question in questions])
+
+    def _share_in(self, content: frozenset[str], asked: frozenset[str]) -> float:
         weights = {word: np.log((1 + self._size) / (1 + self._having.get(word, 0))) + 1 for word in asked}
-        there = sum(weight for word, weight in weights.items() if word in content)
-        return bool(there >= self._share * sum(weights.values()))
+        total = sum(weights.values())
+        return float(sum(weight for word, weight in weights.items() if word in content) / total) if total else 1.0
 
 
 class HashedWords:

@@ -1,12 +1,15 @@
-"""What both modalities hand over: probes with the scores of all models."""
+"""What both modalities hand over: probes with the scores of all models, and which of them are holes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from unlearned.evidence.statistics import Array
+from unlearned.holes._agreement import Agreement
 from unlearned.records import SubjectName
 
 Kind = Literal["adjacent", "latent"]
@@ -14,7 +17,7 @@ Kind = Literal["adjacent", "latent"]
 
 @dataclass(frozen=True)
 class Probed:
-    """Probes of one kind."""
+    """Probes of one kind. All of them are valid, and the support checker found none that the forget set would answer."""
 
     kind: Kind
     names: Sequence[str]
@@ -27,6 +30,23 @@ class Probed:
     """Answers of the unlearned model that were paid for to find these."""
     tried: int
     """How many there were before the filters."""
+    answers: Mapping[SubjectName, Sequence[str]] = field(default_factory=dict)
+    """What original, unlearned and the first reference said to each; empty where models say nothing that can be read."""
+    overlaps: Array | None = None
+    """(N,): how much of each question the forget text has that has most of it, in [0, 1], by the weight of its words; None: not about texts."""
+    known: Sequence[bool] = ()
+    """Of each: whether it stands in a set that is not to be forgotten, word for word."""
+    fair: Sequence[str] = ()
+    """Everything valid and unsupported that was found, before near duplicates were dropped and the cut: what a repair can retain."""
+
+    def answered(self, good: float) -> dict[SubjectName, list[Array]]:
+        """1 where a model's score is good."""
+        return {who: [(each >= good).astype(np.float64) for each in several] for who, several in self.scores.items()}
+
+    def holes(self, good: float, bad: float) -> dict[SubjectName, list[Array]]:
+        """1 where the original's score is good and the model's bad: both were scored, and the probe is valid and unsupported, as all of them are."""
+        well = self.scores["original"][0] >= good
+        return {who: [(well & (each <= bad)).astype(np.float64) for each in several] for who, several in self.scores.items()}
 
 
 @dataclass(frozen=True)
@@ -38,3 +58,5 @@ class Probing:
     """Which backend did what."""
     unread: int
     """Answers of a judge that could not be read."""
+    agreement: Agreement | None = None
+    """Of the judge with a second one; None: none was asked."""
