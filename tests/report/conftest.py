@@ -17,6 +17,8 @@ from unlearned.records import (
     Cost,
     Environment,
     Finding,
+    Holes,
+    Probe,
     Said,
     SetSummary,
     SubjectName,
@@ -182,6 +184,36 @@ def tried(name: str = "score", layers: int = 6) -> Trial:
     return Trial(source="lunar", setting="layer", caption="The highest is taken.", unit="share", traces=tuple(traces), chosen=(2.0,))
 
 
+def mapped(text: str | None = "Where does Iris work?", after: str | None = None) -> Holes:
+    """Four probes: a hole that is told, one that is withheld, one that lost nothing, and one that the original does not answer well."""
+    answers: dict[SubjectName, str] = {} if text is None else dict.fromkeys(SUBJECTS, text)
+    given: list[tuple[Any, str | None, tuple[float | None, ...], bool, float]] = [
+        ("adjacent", text, (9.0, 1.5, 8.0), True, 0.25), ("latent", None, (8.0, 1.0, 8.0), True, 0.5),
+        ("adjacent", text, (9.5, 9.5, 9.0), False, 0.25), ("latent", None, (2.0, None, 2.0), False, 0.75),
+    ]  # fmt: skip
+    probes = tuple(
+        Probe(
+            of=of,
+            place=(i, -i),
+            scores=dict(zip(SUBJECTS, scores, strict=True)),
+            hole=hole,
+            overlap=overlap,
+            question=question,
+            answers={} if question is None else answers,
+        )
+        for i, (of, question, scores, hole, overlap) in enumerate(given)
+    )
+    return Holes(
+        source="knowledge-holes",
+        after=after,
+        good=7,
+        bad=3,
+        backends={"judge": text or "a judge"},
+        agreement=None if text is None else f"They agree: {text}",
+        probes=probes,
+    )
+
+
 METHODS = (
     "retrain", "fine-tune", "gradient-ascent", "neg-grad-plus", "scrub", "ssd", "minnorm-og", "low-influence", "certified-removal", "salun", "delete", "lunar"
 )  # fmt: skip
@@ -228,7 +260,11 @@ def spoken() -> AuditRecord:
         *asked("test", f"Who lives {long}?", long, (" Hugo", "</s>"), dict.fromkeys(SUBJECTS, long)),
     ]
     found = [*findings(), *three("answers", "changed", "forget", (0.0, 0.97, 1.0)), *three("answers", "changed", "retain", (0.0, 0.01, 0.02))]
-    return make(found, exhibits=(*shown, tried()))
+    found += [
+        *three("knowledge-holes", "latent_score", "probes", (8.0, 2.0, 7.9), unit="points"),
+        *three("knowledge-holes", "latent_holes", "probes", (0, 0.5, 0)),
+    ]
+    return make(found, exhibits=(*shown, tried(), mapped()))
 
 
 @pytest.fixture
@@ -262,7 +298,7 @@ def hostile() -> AuditRecord:
         recipe={"task": every, "model": every, "forget": {"description": every, "n": 1}, "method": {"name": every, every: [every]}, every: every, "seed": 0},
         sets={every: SetSummary(n=1, fingerprint=every)},
         costs={every: Cost(wall_seconds=1, cpu_seconds=1, peak_memory_bytes=1, samples_seen=1, steps=1)},
-        exhibits=(*asked("retain", every, every, (every, every), {"original": every, "unlearned": every}), tried(every)),
+        exhibits=(*asked("retain", every, every, (every, every), {"original": every, "unlearned": every}), tried(every), mapped(every, every)),
         environment=Environment(unlearned=every, python=every, platform=every, packages={every: every}, device=every, threads=1),
     )
 

@@ -114,6 +114,16 @@ def test_hovering_tells_value_interval_and_reference(browser: Browser, tmp_path:
     assert "gap to the reference +1.2 pp" in text
 
 
+def test_hovering_a_probe_tells_question_and_answers(browser: Browser, tmp_path: Path, spoken: AuditRecord) -> None:
+    browser.open(write_report(spoken, tmp_path))
+    places = "[...document.querySelectorAll('.plot')].map(plot => plot.getAttribute('aria-label'))"
+    number = next(i for i, label in enumerate(browser.evaluate(places)) if "Map of the probes" in label)
+    for curve, words in ((0, ("Where does Iris work?", "unlearned, 1.5: Where does Iris work?")), (1, ("withheld", "unlearned, 1.0:"))):
+        browser.evaluate(f"Plotly.Fx.hover('plot-{number}', [{{curveNumber: {curve}, pointNumber: 0}}])")
+        text = browser.evaluate(f"document.querySelector('#plot-{number} .hoverlayer').textContent")
+        assert all(each in text for each in words)
+
+
 def test_every_plot_and_table_can_be_read_without_seeing_it(browser: Browser, tmp_path: Path, full: AuditRecord) -> None:
     browser.open(write_report(full, tmp_path))
     assert browser.evaluate("document.documentElement.lang") == "en"

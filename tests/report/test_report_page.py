@@ -88,6 +88,34 @@ def test_answers_stand_side_by_side_and_what_is_withheld_is_said_to_be(spoken: A
     assert "show: all" not in html.page(spoken.model_copy(update={"exhibits": spoken.exhibits[3:]}))
 
 
+def test_the_holes_stand_beside_the_benchmark_and_on_a_map(spoken: AuditRecord) -> None:
+    part = next(part for part in sections(spoken) if part.anchor == "holes")
+    adjacent, latent = part.figures[0].spec["data"]
+    assert adjacent["marker"]["color"] == [7.5, 0]  # what the original's score is more
+    assert latent["marker"]["color"] == [7, 0]
+    assert adjacent["marker"]["line"]["width"][0] > adjacent["marker"]["line"]["width"][1] == 0  # the hole has a ring
+    assert "Where does Iris work?" in adjacent["hovertext"][0]
+    assert "withheld" in latent["hovertext"][0]
+    assert "not scored" in latent["hovertext"][1]
+    assert part.figures[0].rows[1] == ("adjacent", "Where does Iris work?", "yes", "9.0", "1.5", "8.0")
+    text = html.page(spoken).split('id="holes"')[1].split("<section")[0]
+    assert "Of the 4 probes 2 are holes" in text
+    assert "(lowest 8.0)" in text
+    assert "(highest 1.5)" in text
+    assert "at most 50.0 % of a question" in text
+    assert "They agree: Where does Iris work?" in text
+    table, worst = text.split("The holes that lost most")[0], text.split("The holes that lost most")[2].split("</table>")[0]
+    for row in ('accuracy</th><td class="name">test', 'latent score</th><td class="name">probes'):
+        assert row in table
+    assert "-6 points" in table
+    assert worst.count("<tr>") == 1 + 2  # head, and the two holes: what is told stands first
+    assert worst.index("Where does Iris work?") < worst.index("withheld</span>")
+
+
+def test_without_a_look_for_holes_nothing_is_said_of_them(full: AuditRecord) -> None:
+    assert 'id="holes"' not in html.page(full)
+
+
 def test_what_a_method_tried_is_drawn_with_its_numbers(spoken: AuditRecord, full: AuditRecord) -> None:
     figure = next(part for part in sections(spoken) if part.anchor == "choice").figures[0]
     assert [trace["y"][1] for trace in figure.spec["data"]] == pytest.approx([1 / 3, 0, -1 / 3])

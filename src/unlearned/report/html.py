@@ -13,7 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from unlearned.records import AuditRecord, BenchRecord, CompareRecord, Environment, RankRecord
-from unlearned.report import words
+from unlearned.report import holes, words
 from unlearned.report.bench import Papers, Statistic, sheets
 from unlearned.report.comparison import contents
 from unlearned.report.looks import Look, look
@@ -33,7 +33,7 @@ def page(record: AuditRecord) -> str:
     values: dict[str, Any] = {
         "record": record,
         "rows": _by_audit(side_by_side(single(record))),
-        "sections": [part for part in parts if part.figures or part.unplotted or part.answers or part.empty],
+        "sections": [part for part in parts if part.figures or part.unplotted or part.answers or part.holes or part.empty],
         "specs": [figure.spec for part in parts for figure in part.figures],
         "recipe": _recipe(record),
         "environment": _environment(record.environment),
@@ -104,6 +104,7 @@ def _looks(record: BenchRecord) -> list[Look]:
 def _render(template: str, scripts: list[str], values: Mapping[str, Any]) -> str:
     shared = {
         "words": words,
+        "holes": holes,
         "policy": _policy(scripts),
         "style": Markup(_asset("drawings.css") + _asset("page.css")),  # noqa: S704 - files of this package, not input
         "scripts": [Markup(script) for script in scripts],  # noqa: S704 - the same

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from unlearned.records import Answer, AuditRecord, Finding, Trial
+from unlearned.records import Answer, AuditRecord, Finding, Holes, Trial
 from unlearned.report import plots, words
 from unlearned.report.curves import curves
+from unlearned.report.holes import map_of
 from unlearned.report.plots import Figure
 from unlearned.report.rows import Row, side_by_side
 
@@ -50,6 +51,13 @@ ANSWERS = Question(
     "answer that is no longer said is still expected.",
     audits=("answers",),
 )
+HOLES = Question(
+    "holes",
+    "What broke by accident",
+    "Questions about harmless things near what was forgotten, which the original answers well, the unlearned model does not, and the forget set would not "
+    "answer. Adjacent probes are the same for every method; latent ones were searched for on this model. Scores run from 1 to 10.",
+    audits=("knowledge-holes",),
+)
 COST = Question(
     "cost",
     "What it cost",
@@ -72,7 +80,7 @@ RETURNS = Question(
     ("relearn-time",),
 )
 OTHER = Question("other", "Other findings", "")
-QUESTIONS = (FORGOTTEN, ANSWERS, COST, LEAKS, RETURNS, OTHER)
+QUESTIONS = (FORGOTTEN, ANSWERS, HOLES, COST, LEAKS, RETURNS, OTHER)
 CHOICE = Question("choice", "What the method chose", "Before it chose a setting by itself, the method tried several values.")
 
 
@@ -93,6 +101,7 @@ class Section:
     unplotted: tuple[Finding, ...]
     elsewhere: tuple[Row, ...] = ()
     answers: tuple[Answer, ...] = ()
+    holes: tuple[Holes, ...] = ()
 
 
 MOST = 6
@@ -106,12 +115,21 @@ def sections(record: AuditRecord) -> list[Section]:
     return [
         _section(FORGOTTEN, of[FORGOTTEN], _drawn(of[FORGOTTEN])),
         replace(_section(ANSWERS, of[ANSWERS], _drawn(of[ANSWERS])), answers=tuple(shown for shown in record.exhibits if isinstance(shown, Answer))),
+        _holes(record, of[HOLES], elsewhere),
         _section(COST, of[COST], [], elsewhere=tuple(elsewhere)),
         _section(LEAKS, of[LEAKS], _drawn(of[LEAKS], split_by_split=True)),
         _section(RETURNS, of[RETURNS], _returns(of[RETURNS])),
         _section(OTHER, of[OTHER], _drawn(of[OTHER])),
         _section(CHOICE, [], [plots.tried(shown) for shown in record.exhibits if isinstance(shown, Trial)]),
     ]
+
+
+def _holes(record: AuditRecord, findings: Sequence[Finding], benchmark: Sequence[Row]) -> Section:
+    """Maps, what was measured of the probes, and beside it what a benchmark saw of the same unlearning."""
+    shown = [exhibit for exhibit in record.exhibits if isinstance(exhibit, Holes)]
+    beside = side_by_side(f for f in findings if f.budget is None and f.metric.endswith(("_score", "_share_1")))
+    figures = [*(map_of(each) for each in shown if each.probes), *_drawn(findings)]
+    return replace(_section(HOLES, findings, figures, elsewhere=(*benchmark, *beside) if beside else ()), holes=tuple(shown))
 
 
 def _section(question: Question, findings: Sequence[Finding], figures: Sequence[Figure], *, elsewhere: tuple[Row, ...] = ()) -> Section:
