@@ -274,8 +274,8 @@ def _measure(directory: RunDirectory, part: Audit | Attack, subject: Subject, sa
     before = len(subject.pictures)
 
     def make() -> dict[str, list[dict[str, Any]]]:
-        say(f"{kind} {part.name}")
-        findings = part.measure(subject)
+        say(f"{kind} {part.entry}")
+        findings = part.findings(subject)
         made: dict[str, Sequence[Record]] = {"findings": findings, "pictures": subject.pictures[before:], "exhibits": part.exhibits(subject)}
         return {name: [one.model_dump(mode="json") for one in several] for name, several in made.items()}
 

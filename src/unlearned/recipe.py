@@ -221,9 +221,10 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
         if isinstance(given, Sequence) and not isinstance(given, str):
             parts[key] = [_part(registry, entry, f"{key}.{i}", task_name, faults, skip_foreign=key not in data) for i, entry in enumerate(given)]
     for key, several in parts.items():
-        names = [part.name for part in several if part is not None]
-        twice = [i for i, name in enumerate(names) if name in names[:i]]
-        faults += [Fault(f"{key}.{i}.name", f"{names[i]!r} is named twice.", "Name each once; findings do not tell two settings apart.") for i in twice]
+        entries = [None if part is None else part.entry for part in several]
+        twice = [i for i, entry in enumerate(entries) if entry is not None and entry in entries[:i]]
+        remedy = "Give it a label of its own beside the name; else findings do not tell two settings apart."
+        faults += [Fault(f"{key}.{i}.name", f"{entries[i]!r} is named twice.", remedy) for i in twice]
     score = None
     if file and file.prune:
         score = _part(score_registry, file.prune.score, "prune.score", task_name, faults)

@@ -34,6 +34,8 @@ class Finding(Record):
 
     audit: str
     """Name of the audit or attack that measured it."""
+    label: str | None = None
+    """What tells it from others of the same name, where a recipe has several with different settings."""
     kind: Literal["audit", "attack"] = "audit"
     metric: str
     """What was measured, for example `accuracy`."""
@@ -63,6 +65,11 @@ class Finding(Record):
     """Unit of `budget`, for example `steps`."""
     reason: str | None = None
     """Why a value or a gap is absent."""
+
+    @property
+    def entry(self) -> str:
+        """Name and label of what measured it: what a reader tells it by."""
+        return self.audit if self.label is None else f"{self.audit} ({self.label})"
 
     @model_validator(mode="after")
     def _explains_what_is_absent(self) -> Finding:

@@ -18,7 +18,7 @@ from unlearned.attacks import attacks
 from unlearned.audits import audits
 from unlearned.methods import methods
 from unlearned.recipe import parse_recipe
-from unlearned.records import AuditRecord
+from unlearned.records import AuditRecord, pick
 from unlearned.registry import Registry
 
 from .place import Answer, Place, pictures, read_json, tiny_resnet, weights
@@ -146,6 +146,27 @@ def test_a_finished_run_is_not_made_again(place: Place) -> None:
     assert (again.code, again.out) == (first.code, first.out)
     assert {name: content for name, content in place.tree().items() if not name.startswith("out/report")} == before
     assert "unlearning with" not in again.err
+
+
+def test_entries_of_one_name_are_told_apart_by_their_labels(place: Place) -> None:
+    few, many = {"name": "relearn", "label": "few steps", "steps": 1}, {"name": "relearn", "label": "many steps", "steps": 3, "batch_size": 4}
+    place.write_recipe({"attacks": [few, many], "audits": ["utility", {"name": "utility", "label": "again"}]} | STRICT)
+    answer = place.unlearned(*RUN)
+    assert answer.code == 1, answer.err
+    assert "attack relearn (few steps)" in answer.err
+    record = AuditRecord.from_file(place / "out" / "audit.json")
+    budgets = {
+        label: {f.budget for f in pick(record.findings, audit="relearn", metric="knowledge") if f.label == label} for label in ("few steps", "many steps")
+    }
+    assert budgets == {"few steps": {0, 1}, "many steps": {0, 1, 2, 3}}
+    once, again = ([f.value for f in pick(record.findings, audit="utility") if f.label == label] for label in (None, "again"))
+    assert once == again
+    assert [check.name for check in record.verdict.checks if check.name.endswith("(again)")] == [
+        f"accuracy on {s} (again)" for s in ("forget", "retain", "test")
+    ]
+    page = (place / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(f"relearn ({label}): knowledge of the unseen rest" in page for label in budgets)
+    assert "relearn (few steps): knowledge of the unseen rest" in answer.out
 
 
 def test_without_out_a_run_goes_to_the_name_of_its_recipe(place: Place) -> None:

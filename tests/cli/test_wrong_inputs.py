@@ -784,6 +784,23 @@ def beside(second: str | None, *more: str, **changes: Any) -> Callable[[Place], 
 
 OTHER = {"n": 13, "fingerprint": "b" * 64}
 CASES |= {
+    "attack_named_twice": Case("attacks.1.name: 'relearn' is named twice", "Give it a label of its own", changed(attacks=["relearn", "relearn"])),
+    "label_given_twice": Case(
+        "attacks.1.name: 'relearn (long)' is named twice",
+        "Give it a label of its own",
+        changed(attacks=[{"name": "relearn", "label": "long", "steps": steps} for steps in (1, 2)]),
+    ),
+    "label_too_long": Case("audits.0.label: ", "40 characters", changed(audits=[{"name": "utility", "label": "x" * 41}])),
+    "bench_rows_into_a_directory": Case("--output: '.' cannot be written", "Choose another file name", lambda _: ["bench", "sine", "--quick", "--output", "."]),
+    "bench_page_below_a_file": Case(
+        "--html: 'tiny.py/a/page.html' cannot be written",
+        "A part of that path is a file",
+        lambda _: ["bench", "sine", "--quick", "--html", "tiny.py/a/page.html"],
+    ),
+    "bench_cells_below_a_file": Case("--cache: ", "A part of that path is a file", lambda _: ["bench", "sine", "--quick", "--cache", "tiny.py"]),
+    "bench_two_things_at_once": Case(
+        "2 things are wrong with the input", "there is no such field", lambda _: ["bench", "sine", "--output", ".", "--set", "tempo=3"]
+    ),
     "compare_nothing": Case("Missing argument", "RUN", lambda _: ["compare"]),
     "compare_a_single_run": Case("RUN: 1 run is given", "Give at least two", beside(None)),
     "compare_no_run": Case("RUN.1: 'absent/audit.json' cannot be read", "Give the directory of a finished run", beside("absent")),

@@ -289,6 +289,7 @@ def hostile() -> AuditRecord:
         found += three("membership", text, text, (0.9, 0.5, 0.4))
         found += three(text, text, text, (0.9, 0.5, 0.4), unit=text)
         found += curve({"unlearned": [0.0, 0.1, 0.2, 0.3, 0.4]}, audit=text)
+        found += three("labelled", "metric", "test", (0.9, 0.5, 0.4), label=text)
         found.append(Finding(audit=text, metric="absent", split=text, subject="unlearned", value=None, n=0, unit=text, reason=text))
     checks = tuple(Check(name=text, passed=False, words=text) for text in HOSTILE)
     every = " ".join(HOSTILE)

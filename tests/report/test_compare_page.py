@@ -52,7 +52,7 @@ def test_hostile_names_are_escaped(hostile_runs: CompareRecord) -> None:
 
 
 def test_an_unknown_audit_and_an_unknown_attack_are_drawn_with_the_others(wider: CompareRecord) -> None:
-    found = {part.anchor: [group.audit for group in part.groups] for part in contents(wider)["parts"]}
+    found = {part.anchor: [group.entry for group in part.groups] for part in contents(wider)["parts"]}
     assert found["other"] == ["neuron-census", "brain-scan"]
     assert found["returns"] == ["relearn-time", "probe-once", "quantize-once"]
     assert [drawn.title for drawn in contents(wider)["returns"]][1:] == [
@@ -63,7 +63,7 @@ def test_an_unknown_audit_and_an_unknown_attack_are_drawn_with_the_others(wider:
 
 
 def test_many_plots_of_one_audit_are_folded(wider: CompareRecord) -> None:
-    klom = next(group for part in contents(wider)["parts"] for group in part.groups if group.audit == "klom")
+    klom = next(group for part in contents(wider)["parts"] for group in part.groups if group.entry == "klom")
     assert (len(klom.dots), len(klom.folded)) == (4, 12)
     assert "12 more of klom" in html.comparison(wider)
 

@@ -12,7 +12,7 @@ from unlearned.data.fingerprints import of_json
 from unlearned.engine.engine import Engine
 from unlearned.engine.environment import environment
 from unlearned.engine.executor import fan_out
-from unlearned.engine.files import sweep, write_text
+from unlearned.engine.files import require_writable, sweep, write_text
 from unlearned.engine.progress import progress_bar
 from unlearned.records import BenchRecord, BenchRow
 from unlearned.tasks import tasks
@@ -33,13 +33,15 @@ def run_suite(suite: Suite, place: Place) -> BenchRecord:
         place: data, cache, and how to compute; `compute.workers` cells run at the same time.
 
     Raises:
-        InputError: if the data are not there.
+        InputError: if the data are not there, or the cache cannot be written.
     """
     suite.require(place)
     cells = list(suite.cells())
     folder = place.cache / "cells" / suite.name
     jobs = [_Job(cell, place, folder / f"{_key(suite, cell, place)}.json") for cell in cells]
     missing = [job for job in jobs if _read(job.file) is None]
+    if missing:
+        require_writable(missing[0].file, "cache")
     with progress_bar(f"suite {suite.name}", len(jobs), place.show_progress, len(jobs) - len(missing)) as bar:
         for position, _ in fan_out(_compute, missing, place.compute.workers):
             bar.step(missing[position].cell.title)

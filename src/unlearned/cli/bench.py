@@ -39,20 +39,35 @@ def bench(
 
     from unlearned.bench._run import run_suite
     from unlearned.bench._suite import Place
-    from unlearned.engine.files import write_text
+    from unlearned.engine.files import require_writable, write_text
     from unlearned.engine.settings import Compute
+    from unlearned.errors import Fault, collecting, raise_faults
     from unlearned.pipeline import default_cache
     from unlearned.recipe import make_settings
     from unlearned.report import write_page
     from unlearned.report.bench import bench_tables
     from unlearned.report.html import benchmark
 
+    faults: list[Fault] = []
+    suite = place = None
     with as_options({"suite.name": "SUITE", "suite.seeds": "--seeds", "suite": "--set", "compute.device": "--device", "cache": "--cache"}):
-        kind = suites.get(name, "suite.name")
-        given: dict[str, Any] = {**key_values(settings or [], "--set"), **({} if seeds is None else {"seeds": seeds})}
-        suite = make_settings(kind, {**(kind.quick().model_dump() if quick else {}), **given}, "suite")
-        compute = make_settings(Compute, {"device": device, "threads": threads, "workers": workers}, "compute")
-        record = run_suite(suite, Place(data, cache or default_cache() / "bench", compute, not as_json))
+        for path, option in ((output, "--output"), (html, "--html")):
+            with collecting(faults):
+                if path is not None:
+                    require_writable(path, option)
+        with collecting(faults):
+            compute = make_settings(Compute, {"device": device, "threads": threads, "workers": workers}, "compute")
+            place = Place(data, cache or default_cache() / "bench", compute, not as_json)
+        with collecting(faults):
+            kind = suites.get(name, "suite.name")
+            given: dict[str, Any] = {**key_values(settings or [], "--set"), **({} if seeds is None else {"seeds": seeds})}
+            suite = make_settings(kind, {**(kind.quick().model_dump() if quick else {}), **given}, "suite")
+            if place is not None:
+                suite.require(place)
+        raise_faults(faults)
+        assert suite is not None
+        assert place is not None
+        record = run_suite(suite, place)
     shown = record.model_copy(update={"rows": tuple(map(suite.shown, record.rows))})
     if output is not None:
         write_text(output, record.to_json(), "--output")

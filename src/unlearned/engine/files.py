@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -37,6 +38,21 @@ def atomic_directory(path: Path, field: str = "out") -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
+
+
+def require_writable(path: Path, field: str) -> None:
+    """Find out whether a file can be written there, before the work that it is to hold. Nothing is left behind.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with writing(field, path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        place = next(parent for parent in path.absolute().parents if parent.exists())
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=place)
+        os.close(handle)
+        Path(name).unlink()
 
 
 def write_text(path: Path, text: str, field: str = "out") -> None:

@@ -28,11 +28,11 @@ def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None =
     """
     unlearned = [f for f in findings if f.subject == "unlearned"]
     checks = [
-        _check(f"{f.metric} on {f.split}".replace("_", " "), f, limits.utility_gap)
+        _check(_named(f"{f.metric} on {f.split}".replace("_", " "), f), f, limits.utility_gap)
         for f in pick(unlearned, audit="utility")
         if f.split in {"forget", "retain", "test"}
     ]
-    checks += [_check(f"membership attack on {f.split}", f, limits.membership_gap) for f in pick(unlearned, audit="membership", metric="auc")]
+    checks += [_check(_named(f"membership attack on {f.split}", f), f, limits.membership_gap) for f in pick(unlearned, audit="membership", metric="auc")]
     skipped = pick(unlearned, audit="skipped-points", split="forget-skipped")
     checks += [_check("membership attack on the skipped points", f, limits.membership_gap) for f in pick(skipped, metric="auc")]
     checks += [_check("knowledge of the skipped points", f, limits.utility_gap) for f in pick(skipped, metric="knowledge")]
@@ -41,10 +41,14 @@ def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None =
         checks.append(Check(name="the request for deletion", passed=False, words=words))
     curve = [f for f in pick(unlearned, audit="relearn", metric="knowledge") if f.value is not None]
     if curve:
-        points = [_check("relearning" if f.budget is None else f"relearning, after {f.budget:g} {f.budget_unit}", f, limits.relearn_gap) for f in curve]
+        points = [_check(_named("relearning", f) + ("" if f.budget is None else f", after {f.budget:g} {f.budget_unit}"), f, limits.relearn_gap) for f in curve]
         severity = {False: 2, None: 1, True: 0}
         checks.append(max(zip(points, curve, strict=True), key=lambda pair: (severity[pair[0].passed], abs(pair[1].gap or 0)))[0])
     return _conclude(checks)
+
+
+def _named(check: str, finding: Finding) -> str:
+    return check if finding.label is None else f"{check} ({finding.label})"
 
 
 def _check(name: str, finding: Finding, limit: float) -> Check:

@@ -49,7 +49,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def _numbers(record: AuditRecord) -> str:
     rows = [
-        [escape(cell) for cell in (row.audit, row.what, row.split, *(row.cell(subject) for subject in words.SUBJECTS), row.gap)]
+        [escape(cell) for cell in (row.entry, row.what, row.split, *(row.cell(subject) for subject in words.SUBJECTS), row.gap)]
         for row in side_by_side(single(record))
     ]
     if not rows:

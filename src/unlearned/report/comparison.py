@@ -36,9 +36,9 @@ class Cell(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The dot plots of one audit."""
+    """The dot plots of one audit or attack."""
 
-    audit: str
+    entry: str
     dots: list[Dots]
     folded: list[Dots]
 
@@ -75,7 +75,7 @@ def contents(record: CompareRecord) -> dict[str, Any]:
         "shared": {words.SUBJECTS[subject]: [column.shared(subject) for column in chosen] for subject in SHARED},
         "prices": prices(every, names),
         "returns": [returns(runs, names) for runs in attacked(record).values()],
-        "kept": [replace(dots(m, names), title=f"{m.audit}, {m.budget}") for m in every if m.metric == "retention"],
+        "kept": [replace(dots(m, names), title=f"{m.entry}, {m.budget}") for m in every if m.metric == "retention"],
         "parts": parts([m for m in every if m.metric != "retention"], names),
     }
 
@@ -96,9 +96,9 @@ def parts(every: Sequence[Measure], names: Sequence[str]) -> list[Part]:
     found = []
     for question in QUESTIONS:
         groups = []
-        for audit in dict.fromkeys(m.audit for m in every if question_of(m.audit, m.kind) is question):
-            drawn = [dots(m, names) for m in every if m.audit == audit]
-            groups.append(Group(audit, drawn[:OPEN], drawn[OPEN:]))
+        for entry in dict.fromkeys(m.entry for m in every if question_of(m.audit, m.kind) is question):
+            drawn = [dots(m, names) for m in every if m.entry == entry]
+            groups.append(Group(entry, drawn[:OPEN], drawn[OPEN:]))
         found.append(Part(question.anchor, question.title, question.lead, groups))
     return found
 
@@ -168,7 +168,7 @@ def returns(runs: dict[int, Curve], names: Sequence[str]) -> Return:
     rows += [(words.SUBJECTS[who], who, _cells(runs[p].points[who], budgets)) for who in SHARED for p in _distinct(runs, who)]
     rows += [(names[p], p, _cells(curve.points.get("unlearned", []), budgets)) for p, curve in runs.items()]
     return Return(
-        f"{first.audit}: {words.readable(first.metric)} {words.place(first.split)}",
+        f"{first.entry}: {words.readable(first.metric)} {words.place(first.split)}",
         Chart("", (*shared(runs), *(replace(line(p), band="") for p in runs)), x, y, x_title),
         each,
         [words.amount(budget, first.budget_unit) for budget in budgets],

@@ -61,7 +61,7 @@ def table(findings: Sequence[Finding]) -> Table:
         # The column of the reference already says why; saying it twice would push the numbers apart.
         gap = "-" if unlearned is not None and unlearned.value is not None and unlearned.reason == NO_REFERENCE else row.gap
         reference = literal(NO_REFERENCE, "dim") if gap == "-" and "reference" not in row.cells else _cell(row, "reference")
-        name = literal(f"{row.audit} {row.what}")
+        name = literal(f"{row.entry} {row.what}")
         shown.add_row(name, literal(row.split), _cell(row, "original"), _cell(row, "unlearned"), reference, literal(gap))
     return shown
 
@@ -70,7 +70,7 @@ def _absent(findings: Sequence[Finding]) -> list[Text]:
     """One line for each reason: a missing reference is the reason of many."""
     names: dict[str, list[str]] = {}
     for finding in findings:
-        names.setdefault(finding.reason or "", []).append(f"{finding.audit} {words.readable(finding.metric)}")
+        names.setdefault(finding.reason or "", []).append(f"{finding.entry} {words.readable(finding.metric)}")
     return [literal(f"not measured, {reason}: {', '.join(dict.fromkeys(several))}", "dim") for reason, several in names.items()]
 
 

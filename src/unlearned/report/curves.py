@@ -16,7 +16,7 @@ TIME = ("steps", "epochs", "")
 class Curve:
     """One metric of one attack on one split, for every model."""
 
-    audit: str
+    entry: str
     metric: str
     split: str
     budget_unit: str
@@ -26,7 +26,7 @@ class Curve:
     @property
     def key(self) -> tuple[str, str, str, str, str]:
         """What it shows; curves of other models with the same key can be laid over it."""
-        return (self.audit, self.metric, self.split, self.budget_unit, self.unit)
+        return (self.entry, self.metric, self.split, self.budget_unit, self.unit)
 
     @property
     def findings(self) -> list[Finding]:
@@ -42,7 +42,7 @@ class Curve:
     @property
     def sentence(self) -> str:
         """For an attack that takes time, from where to where the unlearned model goes; for others, where it is farthest from the reference."""
-        name = f"{self.audit}: {words.readable(self.metric)} {words.place(self.split)}"
+        name = f"{self.entry}: {words.readable(self.metric)} {words.place(self.split)}"
         worst = self.worst
         if worst is None or worst.value is None:
             return f"{name} was not measured for the unlearned model"
@@ -73,7 +73,7 @@ def curves(findings: Iterable[Finding]) -> list[Curve]:
     found: dict[tuple[str, str, str, str, str], Curve] = {}
     for finding in findings:
         if finding.kind == "attack" and finding.budget is not None:
-            key = (finding.audit, finding.metric, finding.split, finding.budget_unit or "", finding.unit)
+            key = (finding.entry, finding.metric, finding.split, finding.budget_unit or "", finding.unit)
             found.setdefault(key, Curve(*key)).points.setdefault(finding.subject, []).append(finding)
     for curve in found.values():
         for points in curve.points.values():

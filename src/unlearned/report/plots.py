@@ -122,7 +122,7 @@ def _axis_title(findings: Sequence[Finding]) -> str:
 
 def _name(finding: Finding) -> str:
     spent = words.budget(finding)
-    return f"{finding.audit}: {words.readable(finding.metric)}" + (f" at {spent}" if spent else "")
+    return f"{finding.entry}: {words.readable(finding.metric)}" + (f" at {spent}" if spent else "")
 
 
 def by_split(findings: Sequence[Finding]) -> Figure:
@@ -211,7 +211,7 @@ def over_budget(curve: Curve) -> Figure:
     budget_axis = axis("", f"budget of the attack ({curve.budget_unit})" if curve.budget_unit else "budget of the attack")
     marks = {"tickmode": "array", "tickvals": [tick.place for tick in scale.ticks], "ticktext": [literal(tick.text) for tick in scale.ticks]}
     layout = frame(xaxis=budget_axis | marks, yaxis=axis(curve.unit, _axis_title(curve.findings)) | {"rangemode": "tozero"}, showlegend=True)
-    title = f"{curve.audit}: {words.readable(curve.metric)} {words.place(curve.split)}"
+    title = f"{curve.entry}: {words.readable(curve.metric)} {words.place(curve.split)}"
     return Figure(title, f"{curve.sentence}.{_absent(curve.findings)}", {"data": traces, "layout": layout}, tuple(curve.findings))
 
 

@@ -16,7 +16,7 @@ RETENTION = "retention: share of the forgetting that each attack leaves"
 class Row:
     """What several models show of the same thing."""
 
-    audit: str
+    entry: str
     metric: str
     split: str
     budget: str
@@ -24,13 +24,13 @@ class Row:
 
     @property
     def group(self) -> str:
-        """The heading that it stands under: its audit; retentions of all attacks stand together."""
-        return RETENTION if self.metric == "retention" else self.audit
+        """The heading that it stands under: what measured it; retentions of all attacks stand together."""
+        return RETENTION if self.metric == "retention" else self.entry
 
     @property
     def named(self) -> str:
         """What it is called under that heading."""
-        return f"{self.audit}, {self.budget}" if self.group == RETENTION else self.what
+        return f"{self.entry}, {self.budget}" if self.group == RETENTION else self.what
 
     @property
     def what(self) -> str:
@@ -61,8 +61,8 @@ def side_by_side(findings: Iterable[Finding]) -> list[Row]:
     for finding in findings:
         budget = words.budget(finding)
         for again in itertools.count():
-            key = (finding.audit, finding.metric, finding.split, budget, again)
-            row = rows.setdefault(key, Row(finding.audit, finding.metric, finding.split, budget))
+            key = (finding.entry, finding.metric, finding.split, budget, again)
+            row = rows.setdefault(key, Row(finding.entry, finding.metric, finding.split, budget))
             if finding.subject not in row.cells:
                 row.cells[finding.subject] = finding
                 break

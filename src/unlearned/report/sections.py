@@ -142,20 +142,20 @@ def _drawn(findings: Sequence[Finding], *, split_by_split: bool = False) -> list
     """A plot for each metric of which two models have a value: over the splits, or each split against the line of the reference."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for f in findings:
-        groups.setdefault((f.audit, f.metric, f.unit, words.budget(f), f.split if split_by_split else ""), []).append(f)
+        groups.setdefault((f.entry, f.metric, f.unit, words.budget(f), f.split if split_by_split else ""), []).append(f)
     figures: dict[str, list[Figure]] = {}
-    for (audit, *_), group in groups.items():
+    for (entry, *_), group in groups.items():
         valued = [f for f in group if f.value is not None]
         if len({f.subject for f in valued}) > 1:
             draw = plots.by_split if len({f.split for f in valued}) > 1 else plots.against_reference
-            figures.setdefault(audit, []).append(draw(group))
+            figures.setdefault(entry, []).append(draw(group))
     return [replace(figure, small=len(several) > 2 or figure.small) for several in figures.values() for figure in several[:MOST]]
 
 
 def _returns(findings: Sequence[Finding]) -> list[Figure]:
     """What each attack leaves, if there are several; the curves of attacks; then what was measured once: at a single budget, or without any."""
     kept = [f for f in findings if f.metric == "retention" and f.kind == "attack"]
-    together = len({(f.audit, f.budget_unit) for f in kept if f.value is not None}) > 1
+    together = len({(f.entry, f.budget_unit) for f in kept if f.value is not None}) > 1
     several = [curve for curve in curves(findings) if len({f.budget for f in curve.findings}) > 1]
     shown = {id(f) for curve in several for f in curve.findings} | ({id(f) for f in kept} if together else set())
     drawn = [plots.over_budget(curve) for curve in several]

@@ -17,7 +17,7 @@ from unlearned.report.rows import single
 class Measure:
     """One metric on one split, of every run that has it."""
 
-    audit: str
+    entry: str
     metric: str
     split: str
     unit: str
@@ -25,6 +25,11 @@ class Measure:
     """What an attacker spent, where it is a single amount."""
     cells: dict[SubjectName, dict[int, Finding]] = field(default_factory=dict)
     """Findings of each model, by the position of the run."""
+
+    @property
+    def audit(self) -> str:
+        """The audit or attack that measured it."""
+        return self.findings[0].audit
 
     @property
     def kind(self) -> Literal["audit", "attack"]:
@@ -82,7 +87,7 @@ def measures(record: CompareRecord) -> list[Measure]:
     for position, run in enumerate(record.runs):
         lone = [point for curve in curves(run.record.findings) if curve.key not in curved for point in curve.findings]
         for finding in [*single(run.record), *lone]:
-            key = (finding.audit, finding.metric, finding.split, finding.unit, words.budget(finding))
+            key = (finding.entry, finding.metric, finding.split, finding.unit, words.budget(finding))
             found.setdefault(key, Measure(*key)).cells.setdefault(finding.subject, {}).setdefault(position, finding)
     return list(found.values())
 
@@ -111,13 +116,14 @@ def columns(record: CompareRecord) -> list[Column]:
         curve = next(iter(runs.values()))
         points = {position: point for position, curve in runs.items() if (point := curve.worst) is not None}
         if points:
-            worst.setdefault(curve.audit, Measure(curve.audit, curve.metric, curve.split, curve.unit, cells={"unlearned": points}))
+            worst.setdefault(curve.entry, Measure(curve.entry, curve.metric, curve.split, curve.unit, cells={"unlearned": points}))
     for m in every:
         if m.kind == "attack":
-            worst.setdefault(m.audit, m)
-    for audit, m in worst.items():
-        about = f"{words.readable(m.metric)} under the attack {audit} minus the retrained model's, where the two lie farthest apart"
-        found.append(Column(audit, about, "gap", m, telling=audit == "relearn" or "relearn" not in worst))
+            worst.setdefault(m.entry, m)
+    most = "relearn" if any(m.audit == "relearn" for m in worst.values()) else None
+    for entry, m in worst.items():
+        about = f"{words.readable(m.metric)} under the attack {entry} minus the retrained model's, where the two lie farthest apart"
+        found.append(Column(entry, about, "gap", m, telling=most in {None, m.audit}))
     ratio = [m for m in every if (m.audit, m.metric) == ("cost", "cpu_seconds_ratio")]
     return [*found, *(Column("cost", "processor time as a ratio to retraining", "value", m) for m in ratio[:1])]
 

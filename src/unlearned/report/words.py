@@ -118,8 +118,8 @@ def of_retentions(findings: Iterable[Finding]) -> dict[int, str]:
     found = list(findings)
     units: dict[str, set[str]] = {}
     for finding in found:
-        units.setdefault(finding.audit, set()).add(finding.budget_unit or "")
-    return {id(f): f.audit + (f", {f.budget_unit}" if len(units[f.audit]) > 1 else "") for f in found}
+        units.setdefault(finding.entry, set()).add(finding.budget_unit or "")
+    return {id(f): f.entry + (f", {f.budget_unit}" if len(units[f.entry]) > 1 else "") for f in found}
 
 
 def place(split: str) -> str:
