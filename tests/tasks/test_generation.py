@@ -13,7 +13,7 @@ from unlearned.api import make_problem
 from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.tasks._generation import greedy, left_padded, true_answers
-from unlearned.tasks._task import Bundle, finest
+from unlearned.tasks._task import Bundle, exactly, finest
 from unlearned.tasks._texts import IGNORED
 from unlearned.tasks.text_generation import TextGeneration, _Words
 
@@ -313,3 +313,11 @@ def test_only_answers_are_ever_held_in_float64(monkeypatch: pytest.MonkeyPatch) 
 
 def test_apple_devices_have_no_float64() -> None:
     assert [finest(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64, torch.float64, torch.float32]
+
+
+def test_sums_of_a_closed_form_are_exact_where_a_device_has_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([1.0, 2.0**-30])
+    assert exactly(rows).dtype == torch.float64
+    monkeypatch.setattr("unlearned.tasks._task.finest", lambda _: torch.float32)
+    assert exactly(rows).device.type == "cpu"
+    assert float(exactly(rows).sum()) == 1 + 2.0**-30

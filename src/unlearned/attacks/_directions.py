@@ -12,7 +12,7 @@ from unlearned.data.samples import Samples
 from unlearned.errors import InputError
 from unlearned.evidence.subject import Subject
 from unlearned.tasks._decoders import blocks_of, down_projection, last_prompt_token, matrix_of, projection_inputs, prompt_states
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, exactly
 
 
 def mean_states(subject: Subject, model: nn.Module, samples: Samples, at: Literal["input", "output"] = "output") -> Tensor:
@@ -49,10 +49,8 @@ def directions_of_the_edit(subject: Subject) -> dict[int, Tensor]:
 
     def moved(model: nn.Module, batch: Batch) -> Tensor:
         rows = projection_inputs(model, list(added), batch)
-        shifts = [
-            last_prompt_token(rows[layer], batch["prompt_length"]).double() @ change.to(batch["input_ids"].device).double().T for layer, change in added.items()
-        ]
-        return torch.stack(shifts, dim=1)
+        inputs = [exactly(last_prompt_token(rows[layer], batch["prompt_length"])) for layer in added]
+        return torch.stack([h @ change.to(h).T for h, change in zip(inputs, added.values(), strict=True)], dim=1)
 
     if not added:
         return {}

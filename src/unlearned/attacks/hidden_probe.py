@@ -36,7 +36,7 @@ from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding
 from unlearned.tasks._decoders import Change, blocks_of, changed_states, skipped
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, exactly
 
 
 def translator(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
@@ -106,7 +106,7 @@ class HiddenProbe(Attack):
             return subject.engine.evaluate(model, subject.problem.forget, subject.engine.task.utility).numpy()
 
     def _translators(self, subject: Subject, model: nn.Module, retained: Samples, left_out: list[int]) -> dict[int, Tensor]:
-        """W for each number of blocks left out, in float64 on the engine's device."""
+        """W for each number of blocks left out, in float64, on the engine's device or the CPU."""
         grams: dict[int, Tensor] = dict.fromkeys(left_out, torch.zeros(()))
         crosses = dict(grams)
         with on_device(model, subject.engine.device), evaluating(model), torch.no_grad():
@@ -126,7 +126,7 @@ def _states(model: nn.Module, batch: Batch, left_out: list[int]) -> dict[int, Te
 
     def keeping(out: int) -> Change:
         def keep(hidden: Tensor) -> Tensor:
-            seen[out] = hidden[real].double()
+            seen[out] = exactly(hidden[real])
             return hidden
 
         return keep

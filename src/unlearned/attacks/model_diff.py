@@ -34,7 +34,7 @@ from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding, SubjectName
 from unlearned.tasks._refusals import declines
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, finest
 from unlearned.tasks.text_generation import alikeness, with_answers
 
 
@@ -54,7 +54,7 @@ def divergences(before: Tensor, after: Tensor, first: Tensor, length: Tensor, mo
         length: positions that predict a token of the answer or its end, (B,), at least 1.
         most: the numbers t.
     """
-    p, q = before.double().log_softmax(dim=-1), after.double().log_softmax(dim=-1)
+    p, q = (logits.to(finest(logits.device)).log_softmax(dim=-1) for logits in (before, after))
     kl = (p.exp() * (p - q)).sum(dim=-1)
     position = torch.arange(kl.shape[1], device=kl.device)[None] - first[:, None]
     columns = []

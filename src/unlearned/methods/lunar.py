@@ -347,7 +347,7 @@ class Request:
         marks = torch.cat([torch.full((len(part.rows),), part.mark, device=rows.device) for part in parts])
         start = matrix_of(down_projection(self.model, layer)).detach().to(rows.device).float()
         shift = self.method.coefficient * self.vectors[layer]
-        targets = rows.float() @ start.T + marks[:, None] * shift.to(rows.device).float()
+        targets = rows.float() @ start.T + marks[:, None] * shift.to(rows.device, torch.float32)
         if self.method.solver == "closed-form-zero":
             h, s, a = (each.to(finest(each.device)) for each in (rows, weights, targets))
             return solve_towards_zero(h, s, a, self.method.ridge)

@@ -257,6 +257,11 @@ def finest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def exactly(values: Tensor) -> Tensor:
+    """In float64, for sums that a closed form needs; on the CPU where the device has no float64."""
+    return values.to(torch.float64) if finest(values.device) == torch.float64 else values.cpu().double()
+
+
 def measured(logits: Tensor) -> Tensor:
     """Logits in float64 where nothing is trained: in float32 the losses of confident answers all round to 0, and no ranking is left."""
     return logits if torch.is_grad_enabled() else logits.to(finest(logits.device))
