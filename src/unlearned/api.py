@@ -246,7 +246,7 @@ def measure(subject: Subject, parts: Sequence[Audit | Attack], limits: Limits, d
         InputError: if a setting does not fit the problem.
     """
     raise_faults([fault._replace(field=f"{part.name}.{fault.field}") for part in parts for fault in part.faults(subject.problem)])
-    findings = [finding for part in parts for finding in part.findings(subject)]
+    findings = [finding for part in parts for finding in part.labelled(subject)]
     exhibits = [exhibit for part in parts for exhibit in part.exhibits(subject)]
     audits = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Audit)]
     attacks = [{"name": part.name, **part.model_dump()} for part in parts if isinstance(part, Attack)]
@@ -279,7 +279,7 @@ def attack(
     """
     part = make_part(attack_registry, name, settings, "attack", problem.task.name)
     raise_faults([fault._replace(field=f"attack.{fault.field}") for fault in part.faults(problem)])
-    return part.findings(make_subject(problem, unlearned, references, shadows=shadows, engine=engine))
+    return part.labelled(make_subject(problem, unlearned, references, shadows=shadows, engine=engine))
 
 
 def attack_all(

@@ -275,7 +275,7 @@ def _measure(directory: RunDirectory, part: Audit | Attack, subject: Subject, sa
 
     def make() -> dict[str, list[dict[str, Any]]]:
         say(f"{kind} {part.entry}")
-        findings = part.findings(subject)
+        findings = part.labelled(subject)
         made: dict[str, Sequence[Record]] = {"findings": findings, "pictures": subject.pictures[before:], "exhibits": part.exhibits(subject)}
         return {name: [one.model_dump(mode="json") for one in several] for name, several in made.items()}
 

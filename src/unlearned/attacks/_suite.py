@@ -63,7 +63,7 @@ def carry_out(
             continue
         say(f"attack {attack.name}")
         try:
-            findings += attack.findings(subject)
+            findings += attack.labelled(subject)
         except UnlearnedError as error:
             skipped[attack.name] = str(error)
         else:

@@ -77,7 +77,7 @@ def attack(
             outcome = carry_out(subject, parts, seconds, say=say)
         else:
             raise_faults([fault._replace(field=f"attack.{fault.field}") for fault in parts[0].faults(subject.problem)])
-            outcome = Outcome(parts[0].findings(subject), parts, {})
+            outcome = Outcome(parts[0].labelled(subject), parts, {})
     outcome = outcome._replace(skipped=skipped | outcome.skipped)
     if out is not None:
         described = {"task": task, "before": before, "after": after, "references": reference or [], "train": train, "test": test, "seed": seed}

@@ -27,8 +27,8 @@ class Measurement(Settings, ABC):
     def measure(self, subject: Subject) -> list[Finding]:
         """Findings about the models of the subject, none of which is changed."""
 
-    def findings(self, subject: Subject) -> list[Finding]:
-        """What it measures, under its label. What it generated is shown under its label, too."""
+    def labelled(self, subject: Subject) -> list[Finding]:
+        """What it measures, each finding under its label. What it generated is shown under its label, too."""
         before = len(subject.pictures)
         found = self.measure(subject)
         if self.label is None:
