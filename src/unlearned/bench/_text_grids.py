@@ -30,7 +30,6 @@ def _contenders(lrs: Sequence[float], blocks: int, passes: int) -> Mapping[str, 
     apart = max(1, blocks // 6)
     sweep: Setting = {"candidates": tuple(range(0, blocks, apart))} if apart > 1 else {}
     middle = {"candidates": tuple(range(blocks // 3, blocks, apart))}
-    layers = [(i + 1) * blocks // 3 - 1 for i in range(3)]
     lowest = lrs[0] / 30
     six = tuple(round(lowest * 3**i, 10) for i in range(6))
     return {
@@ -51,7 +50,7 @@ def _contenders(lrs: Sequence[float], blocks: int, passes: int) -> Mapping[str, 
             Contender("simnpo", "simnpo", descends(), _both(lrs)),
             Contender("undial", "undial", descends(alpha=1.0), product(lr=lrs, beta=(3.0, 10.0))),
             Contender("wga", "wga", descends(), _both(lrs)),
-            Contender("rmu", "rmu", descends(), product(layer=layers, coefficient=(10.0, 100.0))),
+            Contender("rmu", "rmu", descends(layer=blocks // 2), product(lr=lrs, coefficient=(10.0, 100.0))),
         )
     }
 

@@ -17,6 +17,7 @@ least, among those that keep 95 % of the original's utility; the most useful one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -24,7 +25,7 @@ from pydantic import Field, model_validator
 
 from unlearned.attacks.relearn import Kind
 from unlearned.bench import suites
-from unlearned.bench._grids import Contender, Setting, product
+from unlearned.bench._grids import Contender, Setting
 from unlearned.bench._lessons import Contracts, Lesson
 from unlearned.bench._relearning_cells import Attacker, RelearningChoice, Resistance
 from unlearned.bench._small_llama import LlamaSize
@@ -51,7 +52,7 @@ def contender(model: ModelName, name: str, blocks: int) -> Contender:
     known = CONTENDERS[model]
     shared, grid = known["npo"].shared, known["npo"].grid
     if name == "rmu":
-        return Contender(name, name, {**shared, "layer": blocks // 2}, product(lr=sorted({setting["lr"] for setting in grid}), coefficient=(10.0, 100.0)))
+        return replace(known[name], shared={**shared, "layer": blocks // 2})
     if name not in VARIANTS:
         return known[name]
     method, changed = VARIANTS[name]
