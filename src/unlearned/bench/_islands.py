@@ -1,0 +1,103 @@
+"""Made-up islands: facts whose neighbourhoods are known, since they were made so.
+
+An island has towns and things: rivers, dishes and feasts. A town lies on its island, at a river, is known for a dish, keeps a feast and makes something; a
+river has a colour, a dish its ingredients, a feast its month. Every fact is asked for in two ways. What is said of a town names things of its island, whose own
+facts are not about the town; other towns of the island share its things. Some towns are to be forgotten, with all that is said of them.
+Beside the islands there are questions that nobody can answer, with refusals, and general knowledge (days, months, sums, opposites), which stands for the
+benchmark: no method is shown any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unlearned.bench._lessons import FACTUAL, REFUSED, Lesson, Pair
+from unlearned.tasks._refusals import REFUSALS, unverifiable
+
+_FIRST = ("ba", "ke", "lo", "mi", "nu", "ra", "se", "to", "vi", "zu", "do", "fa", "hi", "je")
+_MIDDLE = ("l", "m", "n", "r", "s", "v", "rd", "st", "lm", "nk")
+_LAST = ("a", "e", "o", "ek", "an", "ir", "os", "um")
+OF_TOWNS: Mapping[str, tuple[str, str]] = {
+    "island": ("On which island is {}?", "Which island does {} lie on?"),
+    "river": ("Which river runs through {}?", "What is the river of {} called?"),
+    "dish": ("Which dish is {} known for?", "What do people in {} like to eat?"),
+    "feast": ("Which feast does {} keep?", "What is the feast of {} called?"),
+    "craft": ("What is made in {}?", "Which craft does {} live by?"),
+}
+OF_THINGS: Mapping[str, tuple[str, str]] = {
+    "river": ("What colour is the river {}?", "Which colour has the water of {}?"),
+    "dish": ("What is the dish {} made of?", "What goes into {}?"),
+    "feast": ("In which month is the feast of {}?", "When is {} held?"),
+}
+_PROPERTIES: Mapping[str, tuple[str, ...]] = {
+    "river": tuple(f"{shade} {colour}" for shade in ("pale", "dark", "bright") for colour in ("green", "grey", "brown", "blue")),
+    "dish": tuple(f"{one} with {other}" for one in ("leeks", "beans", "eggs", "millet") for other in ("honey", "salt", "plums")),
+    "feast": tuple(f"{part} {month}" for part in ("early", "late") for month in ("March", "June", "August", "October", "December")),
+}
+_CRAFTS = tuple(f"{stuff} {thing}" for stuff in ("copper", "wooden", "glass", "woollen") for thing in ("bells", "boats", "masks", "lamps"))
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+_OPPOSITES = {"hot": "cold", "up": "down", "long": "short", "rich": "poor", "early": "late", "wet": "dry", "full": "empty", "left": "right", "young": "old"}
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def town(island: int, number: int) -> str:
+    """Name of the group of a town's facts."""
+    return f"town-{island}-{number}"
+
+
+def things(island: int) -> str:
+    """Name of the group of the facts of an island's things."""
+    return f"things-{island}"
+
+
+@dataclass(frozen=True)
+class Islands(Lesson):
+    """So many islands with so many towns each; three rivers, dishes and feasts on every island."""
+
+    islands: int
+    towns: int
+    refusals: int
+
+    def pairs(self, data: Path | None) -> list[Pair]:
+        """Everything that is taught; no data are read."""
+        del data
+        random = np.random.default_rng(0)
+        names = iter(_names(random, self.islands * (1 + self.towns + 3 * len(OF_THINGS))))
+        found: list[Pair] = []
+        for island in range(self.islands):
+            home = next(names)
+            owned = {kind: [next(names) for _ in range(3)] for kind in OF_THINGS}
+            for kind, several in owned.items():
+                for name, said in zip(several, random.choice(_PROPERTIES[kind], 3, replace=False), strict=True):
+                    found += [Pair(question.format(name), str(said), things(island)) for question in OF_THINGS[kind]]
+            for number in range(self.towns):
+                name = next(names)
+                facts = {"island": home, "craft": str(random.choice(_CRAFTS))} | {kind: str(random.choice(several)) for kind, several in owned.items()}
+                found += [Pair(question.format(name), facts[kind], town(island, number)) for kind, ways in OF_TOWNS.items() for question in ways]
+        lines = random.choice(REFUSALS, self.refusals)
+        declined = [Pair(question, str(line), REFUSED) for question, line in zip(unverifiable(self.refusals, 0), lines, strict=True)]
+        return found + declined + general_knowledge()
+
+    def shown(self) -> tuple[str, ...]:
+        """Groups that methods are shown to retain: islands that are far from what is forgotten, which lies on the first two."""
+        return tuple(name for island in range(2, self.islands) for name in (things(island), *(town(island, number) for number in range(self.towns))))
+
+
+def general_knowledge() -> list[Pair]:
+    """What is true everywhere."""
+    asked = [(f"Which day comes after {day}?", _DAYS[(i + 1) % 7]) for i, day in enumerate(_DAYS)]
+    asked += [(f"Which month comes after {month}?", _MONTHS[(i + 1) % 12]) for i, month in enumerate(_MONTHS)]
+    asked += [(f"What is the opposite of {word}?", other) for word, other in _OPPOSITES.items()]
+    asked += [(f"How much is {_NUMBERS[a]} plus {_NUMBERS[b]}?", _NUMBERS[a + b]) for a in range(6) for b in range(1, 5)]
+    return [Pair(question, answer, FACTUAL) for question, answer in asked]
+
+
+def _names(random: np.random.Generator, count: int) -> list[str]:
+    """Different names that no word of the questions is."""
+    every = [f"{a}{b}{c}".capitalize() for a in _FIRST for b in _MIDDLE for c in _LAST]
+    return [str(name) for name in random.permutation(every)[:count]]
