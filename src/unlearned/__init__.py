@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unlearned.problem import Problem
     from unlearned.recipe import parse_recipe, read_recipe
     from unlearned.records import AuditRecord, CompareRecord, Finding
+    from unlearned.repairing import RepairSpec, repair
     from unlearned.report import write_report
     from unlearned.selection import SelectionSpec
     from unlearned.tasks._task import Bundle
@@ -46,6 +47,7 @@ _HOMES = {
     "Problem": "problem",
     "Ranking": "influence._rank",
     "Samples": "data.samples",
+    "RepairSpec": "repairing",
     "SelectionSpec": "selection",
     "Traced": "influence._trace",
     "UnlearnedError": "errors",
@@ -64,6 +66,7 @@ _HOMES = {
     "parse_recipe": "recipe",
     "rank": "api",
     "read_recipe": "recipe",
+    "repair": "repairing",
     "run": "pipeline",
     "save_adapter": "methods._edits",
     "save_edits": "methods._edits",
@@ -85,6 +88,7 @@ __all__ = [
     "InputError",
     "Problem",
     "Ranking",
+    "RepairSpec",
     "Samples",
     "SelectionSpec",
     "Traced",
@@ -104,6 +108,7 @@ __all__ = [
     "parse_recipe",
     "rank",
     "read_recipe",
+    "repair",
     "run",
     "save_adapter",
     "save_edits",

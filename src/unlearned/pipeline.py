@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from unlearned.api import Forgotten, conclude, forget, make_problem, make_subject, model_faults
 from unlearned.attacks._attack import Attack
 from unlearned.audits._audit import Audit
+from unlearned.audits.knowledge_holes import KnowledgeHoles
 from unlearned.data.fingerprints import of_json
 from unlearned.data.samples import Samples, union
 from unlearned.engine.bank import Bank, Kept
@@ -29,9 +30,11 @@ from unlearned.influence._prune import thinned
 from unlearned.influence._rank import Ranking, grounds_of
 from unlearned.influence._stage import Pruned, prune
 from unlearned.methods._bank import shadow_models
+from unlearned.methods._method import Method
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
 from unlearned.records import AuditRecord, Cost, Finding, Picture, Pruning, Record
+from unlearned.repairing import engine_of, findings_of, looked_at, next_round
 from unlearned.report import model_card, write_report
 from unlearned.run_directory import RunDirectory
 
@@ -175,6 +178,9 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
         measured = [_measure(directory, part, subject, say) for part in parts]
         findings = [finding for found, _ in measured for finding in found]
         exhibits = [*made["exhibits"], *(exhibit for _, shown in measured for exhibit in shown)]
+        if recipe.file.repair is not None:
+            more, shown = _repair(recipe, method, subject, directory, say)
+            findings, exhibits = findings + more, exhibits + shown
         record = conclude(subject, findings, recipe.file.verdict, recipe.effective(), exhibits)
         write_record(record, out)
         write_text(out / "unlearned" / "README.md", model_card(record))
@@ -282,6 +288,34 @@ def _measure(directory: RunDirectory, part: Audit | Attack, subject: Subject, sa
     found = directory.stage(f"{kind}-{part.name}-{of_json(part.model_dump())[:8]}", make)
     subject.pictures[before:] = [Picture.model_validate(entry) for entry in found["pictures"]]
     return [Finding.model_validate(entry) for entry in found["findings"]], found["exhibits"]
+
+
+def _repair(recipe: Recipe, method: Method, subject: Subject, directory: RunDirectory, say: Say) -> tuple[list[Finding], list[Any]]:
+    """Findings and exhibits of each round of a repair; models lie in `repaired/`. Round 0 is the model as it was unlearned."""
+    spec, audit = recipe.file.repair, next(audit for audit in recipe.audits if isinstance(audit, KnowledgeHoles))
+    assert spec is not None
+    key = of_json([spec.model_dump(exclude={"rounds"}), audit.model_dump()])[:8]
+    task, original = subject.problem.task, subject.problem.original
+
+    def begin(first: Subject = subject) -> dict[str, Any]:
+        found = findings_of(audit, first, audit.probe(first), 0, frozenset())
+        return {"findings": [f.model_dump(mode="json") for f in found], "holes": None}
+
+    stages = [directory.stage(f"repair-{key}-0", begin)]
+    for number in range(1, spec.rounds + 1):
+        place = directory.path / "repaired" / f"{spec.how}-{key}-{number}"
+
+        def make(number: int = number, place: Path = place, before: Subject = subject) -> dict[str, Any]:
+            say(f"repair: {spec.how}, round {number} of {spec.rounds}")
+            bundle = next_round(before, method, audit, spec, number)
+            with atomic_directory(place) as fresh:
+                task.save(bundle, fresh)
+            _, found = looked_at(before, task.restore(place, original), audit, spec, number)
+            return {"findings": [f.model_dump(mode="json") for f in found.findings], "holes": found.holes.model_dump(mode="json")}
+
+        stages.append(directory.stage(f"repair-{key}-{number}", make))
+        subject = Subject(subject.problem, task.restore(place, original), subject.references, engine_of(subject.engine, number))
+    return [Finding.model_validate(entry) for stage in stages for entry in stage["findings"]], [stage["holes"] for stage in stages[1:]]
 
 
 def _need_space(problem: Problem, out: Path) -> None:

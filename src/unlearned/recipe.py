@@ -29,6 +29,8 @@ from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
 from unlearned.registry import Registry
+from unlearned.repairing import RepairSpec
+from unlearned.repairing import faults as repair_faults
 from unlearned.selection import Selection, SelectionSpec
 from unlearned.tasks import tasks as task_registry
 from unlearned.tasks._task import DataSource, ModelSource, Task, model_source
@@ -93,6 +95,7 @@ class RecipeFile(Settings):
     shadows: ShadowsSpec = ShadowsSpec()
     audits: tuple[dict[str, Any], ...] = tuple({"name": name} for name in ("utility", "membership", "svc-mia", "output-distance", "cost"))
     attacks: tuple[dict[str, Any], ...] = ({"name": "relearn"},)
+    repair: RepairSpec | None = Field(None, description="Retain what broke by accident, and make the model again; None: no.")
     verdict: Limits = Limits()
     compute: Compute = Compute()
     seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
@@ -156,7 +159,8 @@ class Recipe(NamedTuple):
         decisive = self.effective() | {"forget": self.file.forget.model_dump(mode="json", exclude={"description"})}
         for bank in ("references", "shadows"):
             decisive[bank].pop("cache")  # where models are kept changes none of them
-        return of_json({key: value for key, value in decisive.items() if key != "compute"})
+        # A repair begins where the run has ended, so that a finished run can be repaired.
+        return of_json({key: value for key, value in decisive.items() if key not in {"compute", "repair"}})
 
 
 def data_source(text: str) -> dict[str, str]:
@@ -242,6 +246,7 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     if file and file.shadows.count and file.training is None:
         what = "it is not said how the original model was trained, so no shadow model can begin alike."
         faults.append(Fault("training", what, "Add `training:` (epochs, lr, ...), or set shadows.count: 0."))
+    faults += repair_faults(file.repair, parts["audits"], method, task_name) if file and (method or not data.get("method")) else []
     selection = _selection(file.selection, task_name, faults) if file and file.selection else None
     if file and selection and file.shadows.count:
         what = "shadow models are made by the method alone, without a selection, and would not be like the model that they are compared with."
@@ -250,6 +255,21 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     assert file is not None
     assert task is not None
     return Recipe(file, task, method, tuple(p for p in parts["audits"] if p), tuple(p for p in parts["attacks"] if p), score, selection)
+
+
+def with_repair(recipe: Recipe, **settings: Any) -> Recipe:
+    """The recipe with a repair: its own, if it has one, with these settings in the place of its.
+
+    Raises:
+        InputError: if a setting is wrong, or the recipe cannot be repaired.
+    """
+    given = {} if recipe.file.repair is None else recipe.file.repair.model_dump()
+    try:
+        spec = RepairSpec.model_validate({**given, **settings})
+    except ValidationError as error:
+        raise InputError(*(fault_of(detail, RepairSpec, "repair") for detail in error.errors())) from error
+    raise_faults(repair_faults(spec, recipe.audits, recipe.method, recipe.task.name))
+    return recipe._replace(file=recipe.file.model_copy(update={"repair": spec}))
 
 
 def score_of(recipe: Recipe, name: str | None, settings: Mapping[str, Any]) -> Score:

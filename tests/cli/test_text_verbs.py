@@ -95,3 +95,35 @@ def test_a_model_held_in_bfloat16_stays_so(text_place: TextPlace) -> None:
     assert {finding["subject"] for finding in findings} == {"original", "unlearned", "reference"}
     size = {name: (text_place / name / "model.safetensors").stat().st_size for name in ("original", "run/unlearned")}
     assert size["run/unlearned"] < 0.7 * size["original"]
+
+
+def test_a_finished_run_is_repaired_where_it_is(text_place: TextPlace) -> None:
+    """An untrained model knows nothing well, so that everything counts as good here: this is about the way, not about holes."""
+    look = {"name": "knowledge-holes", "good": 1.0, "bad": 9.9, "language": {"searcher": "evolution", "budget": 6, "round_size": 3}}
+    text_place.write_recipe({"references": {"count": 0}, "training": ..., "audits": ["utility", look]})
+    assert text_place.unlearned("run", "recipe.yaml", "--out", "run").code in {0, 1}
+    made = (text_place / "run" / "unlearned" / "model.safetensors").stat().st_mtime_ns
+    text_place.write_recipe({"references": {"count": 0}, "training": ..., "audits": ["utility", look], "repair": {"steps": 4}})
+    assert text_place.unlearned("repair", "recipe.yaml", "--out", "run", "--rounds", "2").code in {0, 1}
+    assert (text_place / "run" / "unlearned" / "model.safetensors").stat().st_mtime_ns == made
+    places = sorted((text_place / "run" / "repaired").iterdir())
+    assert [place.name.rpartition("-")[2] for place in places] == ["1", "2"]
+    record = read_json(text_place / "run" / "audit.json")
+    assert {f["budget"] for f in record["findings"] if f["audit"] == "repair"} == {0, 1, 2}
+    assert [shown["after"] for shown in record["exhibits"] if shown["kind"] == "holes"] == [None, "round 1 of iterative repair", "round 2 of iterative repair"]
+    assert "Repair, round by round" in (text_place / "run" / "report.html").read_text()
+    assert not (text_place / "run" / "work").exists()
+    # Done again it makes nothing anew; one-shot is another repair of the same run.
+    assert text_place.unlearned("repair", "recipe.yaml", "--out", "run", "--rounds", "2").code in {0, 1}
+    assert read_json(text_place / "run" / "audit.json") == record
+    assert text_place.unlearned("repair", "recipe.yaml", "--out", "run", "--how", "one-shot").code in {0, 1}
+    assert len(list((text_place / "run" / "repaired").iterdir())) == 3
+
+
+def test_a_recipe_without_a_look_for_holes_cannot_be_repaired(text_place: TextPlace) -> None:
+    text_place.write_recipe({"repair": {"rounds": 1}})
+    done = text_place.unlearned("run", "recipe.yaml", "--out", "run")
+    assert done.code == 2
+    assert "knowledge-holes" in done.err
+    text_place.write_recipe({"repair": {"rounds": 0}})
+    assert "repair.rounds" in text_place.unlearned("run", "recipe.yaml", "--out", "run").err

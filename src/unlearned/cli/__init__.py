@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from unlearned.cli import attack, audit, bench, compare, demo, init, parts, rank, report, run, trace, validate
+from unlearned.cli import attack, audit, bench, compare, demo, init, parts, rank, repair, report, run, trace, validate
 from unlearned.cli._shell import guarded
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("demo", cls=demo.Listing)(demo.demo)
 app.command("init")(init.init)
 app.command("validate")(validate.validate)
 app.command("run")(run.run)
+app.command("repair")(repair.repair)
 app.command("audit")(audit.audit)
 app.command("attack")(attack.attack)
 app.command("rank")(rank.rank)

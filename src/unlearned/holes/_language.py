@@ -150,7 +150,9 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
         writers += more
         agreement = look.agreement(probed, benign, judge, how.agreement)
     unread = search.unread + sum(writer.unread for writer in writers)
-    return Probing(probed, {**parts.labels, "searcher": searcher.label}, unread, agreement)
+    return Probing(
+        probed, {**parts.labels, "searcher": searcher.label}, unread, agreement, lambda several: look.probed("adjacent", several, several, 0, len(several))
+    )
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,10 @@ class _Look:
         overlaps = WordSupport(_background(self.known)).overlaps(questions, self.forget)
         known = [question in self.known for question in questions]
         return Probed(kind, questions, scores, self.parts.embedder.embed(questions), calls, tried, answers, overlaps, known, fair)
+
+    def asked(self, questions: Sequence[str]) -> Probed:
+        """The same of questions that somebody else has found."""
+        return self.probed("adjacent", questions, questions, 0, len(questions))
 
     def agreement(self, probed: Sequence[Probed], benign: Sequence[str], judge: Judge, count: int) -> Agreement:
         """Of the judge with another one, on answers of all models to probes and to benign questions, drawn at random."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,3 +60,5 @@ class Probing:
     """Answers of a judge that could not be read."""
     agreement: Agreement | None = None
     """Of the judge with a second one; None: none was asked."""
+    ask: Callable[[Sequence[str]], Probed] | None = None
+    """Puts further questions to all models and has them judged like the probes; None: probes are no questions."""

@@ -249,3 +249,19 @@ def tried(trial: Trial) -> Figure:
     rows = [(f"{place:g}", *row, "taken" if place in trial.chosen else "") for place, row in zip(places, cells, strict=True)]
     caption = f"{trial.caption} Taken: {', '.join(f'{place:g}' for place in trial.chosen)}."
     return Figure(f"{trial.source}: {trial.setting}", caption, {"data": traces, "layout": layout}, rows=(head, *rows))
+
+
+def over_rounds(findings: Sequence[Finding]) -> Figure:
+    """A repair round by round: one line of the unlearned model for each of its shares, so that what comes back is seen beside the holes that close."""
+    names = {"adjacent_holes": "adjacent holes", "latent_holes": "new latent holes", "knowledge": "knowledge of the forget set", "utility": "utility"}
+    traces = []
+    for (metric, name), (colour, symbol, dash) in zip(names.items(), _TRACES, strict=True):
+        points = sorted(((f.budget, f) for f in findings if f.metric == metric and f.subject == "unlearned" and f.budget is not None), key=lambda each: each[0])
+        shown = [(f, f.value) for _, f in points if f.value is not None]
+        if shown:
+            look = {"marker": {"color": colour, "symbol": symbol, "size": 9}, "line": {"color": colour, "width": 2, "dash": dash}}
+            place = {"x": [f.budget for f, _ in shown], "y": [value for _, value in shown], "error_y": _errors(shown, colour)}
+            traces.append(_trace("unlearned", shown, mode="lines+markers", **look, **place) | {"name": name})
+    layout = frame(xaxis=axis("", "round of repair; 0: as it was unlearned") | {"dtick": 1}, yaxis=axis("share", "") | {"rangemode": "tozero"}, showlegend=True)
+    caption = "The unlearned model after each round. Latent holes are searched for anew each time; probes that a round has retained are in the table."
+    return Figure("Repair, round by round", caption, {"data": traces, "layout": layout}, tuple(findings))

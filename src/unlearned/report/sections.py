@@ -56,7 +56,7 @@ HOLES = Question(
     "What broke by accident",
     "Questions about harmless things near what was forgotten, which the original answers well, the unlearned model does not, and the forget set would not "
     "answer. Adjacent probes are the same for every method; latent ones were searched for on this model. Scores run from 1 to 10.",
-    audits=("knowledge-holes",),
+    audits=("knowledge-holes", "repair"),
 )
 COST = Question(
     "cost",
@@ -128,7 +128,9 @@ def _holes(record: AuditRecord, findings: Sequence[Finding], benchmark: Sequence
     """Maps, what was measured of the probes, and beside it what a benchmark saw of the same unlearning."""
     shown = [exhibit for exhibit in record.exhibits if isinstance(exhibit, Holes)]
     beside = side_by_side(f for f in findings if f.budget is None and f.metric.endswith(("_score", "_share_1")))
-    figures = [*(map_of(each) for each in shown if each.probes), *_drawn(findings)]
+    rounds = [f for f in findings if f.audit == "repair"]
+    drawn = [plots.over_rounds(rounds)] if rounds else []
+    figures = [*(map_of(each) for each in shown if each.probes), *drawn, *_drawn([f for f in findings if f.audit != "repair"])]
     return replace(_section(HOLES, findings, figures, elsewhere=(*benchmark, *beside) if beside else ()), holes=tuple(shown))
 
 

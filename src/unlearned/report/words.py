@@ -102,7 +102,7 @@ def amount(spent: float, unit: str, *, short: bool = False) -> str:
     return " ".join(filter(None, [significant(spent), named, rest]))
 
 
-SEVERAL = ("steps", "samples", "bits", "epochs", "prompts", "blocks", "rewordings", "scenes", "tokens")
+SEVERAL = ("steps", "samples", "bits", "epochs", "prompts", "blocks", "rewordings", "scenes", "tokens", "rounds")
 """Words that a unit may begin with, whose singular lacks the last letter."""
 
 

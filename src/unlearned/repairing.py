@@ -1,0 +1,257 @@
+"""Repair: what unlearning broke by accident goes into the retain set, and the model is made again; then holes are searched for anew.
+
+Paper: Ko, Just, Fleming, Jin, Jia, "Probing Knowledge Holes in Unlearned LLMs", NeurIPS 2025, arXiv 2511.00030, its section on mitigation. Both ways work only
+in part there: repaired probes get better, and new holes appear in each round.
+Formula: `iterative`: the method runs again from the original, with up to 600 latent and 100 adjacent probes of the last round among what it retains;
+`one-shot`: the unlearned model is trained on by the likelihood of the original's answers to the probes, or by KL(original ‖ model) on their tokens.
+Defaults of the authors: 600 latent and 100 adjacent probes; 800 steps of the one-shot repair; lr 5e-5 and batches of 2 there are those of their unlearning.
+Deviations: the paper keeps 117 samples of its retain set, so that its size stays 817; here all of them stay, unless `retained` says otherwise. Probes that the
+original does not answer well are not retained: its answer is what is taught. Later rounds of `one-shot` train on what the last one made.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearned.audits.knowledge_holes import KnowledgeHoles
+from unlearned.data.samples import Samples, union
+from unlearned.engine.engine import Engine, evaluating, frozen
+from unlearned.engine.loop import Pass, Plan, fit
+from unlearned.engine.randomness import derive_seed
+from unlearned.engine.settings import Optimisation
+from unlearned.errors import Fault, InputError
+from unlearned.evidence.comparison import Measured, compare
+from unlearned.evidence.statistics import Array, t_interval, wilson
+from unlearned.evidence.subject import Subject
+from unlearned.holes._probing import Probed, Probing
+from unlearned.holes._respondent import Respondent
+from unlearned.methods._forget_retain import token_divergence
+from unlearned.methods._method import Method
+from unlearned.records import Finding, Holes, SubjectName
+from unlearned.settings import Settings
+from unlearned.tasks._task import Batch, Bundle
+from unlearned.tasks.text_generation import TextGeneration, answer_mask
+
+NAME = "repair"
+ROUNDS = "rounds of repair"
+
+
+class RepairSpec(Settings):
+    """Make the model again with the probes that were found in the retain set, and look for holes anew."""
+
+    how: Literal["iterative", "one-shot"] = Field("iterative", description="Run the method again from the original; or train the model on the probes.")
+    rounds: int = Field(1, ge=1, le=20, description="How often. Each round retains the probes that the last one found.")
+    latent: int = Field(600, ge=0, description="Latent probes that are retained, at most.")
+    adjacent: int = Field(100, ge=0, description="Adjacent probes that are retained, at most.")
+    retained: int | None = Field(None, ge=0, description="iterative: samples of the retain set that stay beside them; None: all. The paper keeps 117 of 817.")
+    loss: Literal["answers", "kl"] = Field("answers", description="one-shot: likelihood of the original's answers, or divergence from the original on them.")
+    steps: int = Field(800, ge=1, description="one-shot: steps.")
+    lr: float = Field(5e-5, gt=0, description="one-shot: learning rate of AdamW.")
+    batch_size: int = Field(2, ge=1, description="one-shot: samples per step.")
+
+
+class Retained(NamedTuple):
+    """What a repair retains of the probes."""
+
+    samples: Samples
+    """Questions with the original's answers."""
+    questions: frozenset[str]
+
+
+def faults(spec: RepairSpec | None, audits: Sequence[object], method: Method | None, task: str) -> list[Fault]:
+    """What keeps a recipe from being repaired."""
+    if spec is None:
+        return []
+    found = []
+    if not any(isinstance(audit, KnowledgeHoles) for audit in audits):
+        found.append(Fault(NAME, "no audit looks for what could be repaired.", "Add `knowledge-holes` to the audits, or leave out `repair`."))
+    if task != "text-generation":
+        found.append(Fault(NAME, f"probes can be retained by language models only, not by {task}.", "Leave it out."))
+    if method is None:
+        found.append(Fault(NAME, "the recipe names no method that could run again.", "Add `method:`, or leave it out."))
+    return found
+
+
+def retained(probing: Probing, subject: Subject, spec: RepairSpec, good: float, seed: int) -> Retained:
+    """Probes with the original's answers, as samples: those that it answers well, of each kind at most so many, drawn at random.
+
+    Raises:
+        InputError: if there is none.
+    """
+    chosen: list[str] = []
+    for probed, most in zip(probing.probed, (spec.adjacent, spec.latent), strict=True):
+        scores = dict(zip(probed.names, probed.scores["original"][0], strict=True)) if len(probed.names) else {}
+        well = [question for question in probed.fair if scores.get(question, good) >= good]
+        order = np.random.default_rng(derive_seed(seed, NAME, probed.kind)).permutation(len(well))[:most]
+        chosen += [well[i] for i in sorted(order)]
+    questions = list(dict.fromkeys(chosen))
+    original = subject.problem.original
+    answers = Respondent(subject.engine, original).answers(original.model, questions)
+    pairs = [(question, answer.strip()) for question, answer in zip(questions, answers, strict=True) if answer.strip()]
+    if not pairs:
+        raise InputError(Fault(NAME, "no probe was found that the original answers well: there is nothing to retain.", "Probe with a larger budget."))
+    columns = {"prompt": [q for q, _ in pairs], "answer": [a for _, a in pairs], "id": [f"{NAME} {i}" for i in range(len(pairs))]}
+    return Retained(_text_task(subject.engine).read(columns, original, NAME), frozenset(question for question, _ in pairs))
+
+
+def repaired(subject: Subject, probes: Samples, method: Method, spec: RepairSpec, engine: Engine) -> Bundle:
+    """The model with what broke retained. What the problem was is not changed.
+
+    Args:
+        subject: the problem, and the model as it was unlearned.
+        probes: what broke.
+        method: runs again, if the repair is iterative.
+        spec: how.
+        engine: computes; its seed decides everything random.
+
+    Raises:
+        DivergedError: if it diverges.
+    """
+    problem = subject.problem
+    if spec.how == "one-shot":
+        return problem.original.with_model(_trained_on(subject, probes, spec, engine))
+    rest = problem.retain
+    if spec.retained is not None:
+        rest = rest.shuffled(derive_seed(engine.seed, NAME, "rest")).subset(range(min(spec.retained, len(rest))))
+    model = method.unlearn(replace(problem, retain=union(rest, probes) if len(rest) else probes), engine)
+    return problem.original.with_model(model)
+
+
+def findings_of(audit: KnowledgeHoles, subject: Subject, probing: Probing, number: int, used: frozenset[str]) -> list[Finding]:
+    """What a round left: holes among the probes, what of the retained ones is a hole still, what shows of the forget set, and the benchmark.
+
+    Latent probes that a round has retained are not counted among its new ones.
+
+    Args:
+        audit: that probed.
+        subject: with the model of this round.
+        probing: of this model.
+        number: of the round; 0: before any repair.
+        used: questions that this round retained.
+    """
+    problem, engine, task = subject.problem, subject.engine, _text_task(subject.engine)
+    several: list[tuple[str, Probed]] = [(probed.kind, _new(probed, used) if probed.kind == "latent" else probed) for probed in probing.probed]
+    if used and probing.ask is not None:
+        several.append(("used", probing.ask(sorted(used))))
+    found: list[Finding] = []
+    for name, probed in several:
+        if len(probed.names):
+            holes = probed.holes(audit.good, audit.bad)
+            shares = {
+                who: [Measured(float(each.mean()), wilson(float(each.sum()), len(each)), len(each)) for each in several] for who, several in holes.items()
+            }
+            found += compare(NAME, f"{name}_holes", "probes", shares, unit="share", budget=number, budget_unit=ROUNDS)
+    for metric, split in (("knowledge", "forget"), ("utility", "test")):
+        measured: dict[SubjectName, list[Measured]] = {"original": [], "unlearned": [], "reference": []}
+        for who, model in subject.models():
+            values = engine.evaluate(model, problem.sets[split], getattr(task, metric)).numpy()
+            measured[who].append(Measured(float(values.mean()), t_interval(values, "samples"), len(values)))
+        found += compare(NAME, metric, split, measured, unit="share", budget=number, budget_unit=ROUNDS)
+    return found
+
+
+class Round(NamedTuple):
+    """One round of a repair."""
+
+    bundle: Bundle
+    findings: tuple[Finding, ...]
+    holes: Holes
+
+
+def engine_of(engine: Engine, number: int) -> Engine:
+    """The engine of a round: with a seed of its own, so that probes are searched for anew, and its own place for unfinished work."""
+    work = None if engine.work is None else engine.work / f"{NAME}-{number}"
+    return Engine(engine.task, engine.compute, derive_seed(engine.seed, NAME, number), work, engine.show_progress)
+
+
+def next_round(subject: Subject, method: Method, audit: KnowledgeHoles, spec: RepairSpec, number: int) -> Bundle:
+    """The model of a round, from that of the one before it.
+
+    Args:
+        subject: with the model of the round before.
+        method: that unlearned the first.
+        audit: that looks for holes.
+        spec: how to repair.
+        number: of the round, from 1.
+
+    Raises:
+        InputError: if there is nothing to retain.
+        DivergedError: if it diverges.
+    """
+    engine = engine_of(subject.engine, number)
+    return repaired(subject, _kept(subject, audit, spec, number).samples, method, spec, engine)
+
+
+def looked_at(before: Subject, bundle: Bundle, audit: KnowledgeHoles, spec: RepairSpec, number: int) -> tuple[Subject, Round]:
+    """A round's model among the others, and what a new look for holes finds in it; arguments are those of `next_round`, with the model that it made."""
+    used = _kept(before, audit, spec, number).questions
+    subject = Subject(before.problem, bundle, before.references, engine_of(before.engine, number))
+    probing = audit.probe(subject)
+    return subject, Round(bundle, tuple(findings_of(audit, subject, probing, number, used)), audit.shown(probing, f"round {number} of {spec.how} repair"))
+
+
+def repair(subject: Subject, method: Method, audit: KnowledgeHoles, spec: RepairSpec | None = None) -> list[Round]:
+    """All rounds of a repair; the last has the final model.
+
+    Args:
+        subject: the problem, and the model as it was unlearned.
+        method: that unlearned it.
+        audit: that looks for holes.
+        spec: how to repair; None: one iterative round.
+
+    Raises:
+        InputError: if there is nothing to repair.
+        DivergedError: if a model diverges.
+    """
+    spec = spec or RepairSpec()
+    rounds: list[Round] = []
+    for number in range(1, spec.rounds + 1):
+        subject, made = looked_at(subject, next_round(subject, method, audit, spec, number), audit, spec, number)
+        rounds.append(made)
+    return rounds
+
+
+def _kept(subject: Subject, audit: KnowledgeHoles, spec: RepairSpec, number: int) -> Retained:
+    return retained(audit.probe(subject), subject, spec, audit.good, derive_seed(subject.engine.seed, NAME, number))
+
+
+def _new(probed: Probed, used: frozenset[str]) -> Probed:
+    """Without the probes that were used."""
+    chosen = [i for i, name in enumerate(probed.names) if name not in used]
+    scores = {who: [each[chosen] for each in several] for who, several in probed.scores.items()}
+    return replace(probed, names=[probed.names[i] for i in chosen], scores=scores)
+
+
+def _trained_on(subject: Subject, probes: Samples, spec: RepairSpec, engine: Engine) -> nn.Module:
+    """The unlearned model after some steps on the probes."""
+    task = _text_task(engine)
+    how = Optimisation(optimizer="adamw", lr=spec.lr, weight_decay=0.0, batch_size=spec.batch_size)
+    teacher = frozen(subject.problem.original.model).to(engine.device) if spec.loss == "kl" else None
+
+    def loss(model: nn.Module, forget: Batch, batch: Batch) -> Tensor:
+        del forget
+        if teacher is None:
+            return engine.task.losses(model, batch).mean()
+        with evaluating(teacher):
+            return token_divergence(task.token_logits(model, batch), task.token_logits(teacher, batch), answer_mask(batch))
+
+    passes = math.ceil(spec.steps / max(1, math.ceil(len(probes) / spec.batch_size) - 1))
+    plan = Plan([Pass("retain", loss)] * passes, max_steps=spec.steps)
+    return fit(engine, copy.deepcopy(subject.unlearned.model), plan, {"retain": probes}, how, title=NAME, seed=engine.seed, checkpoint=engine.checkpoint(NAME))
+
+
+def _share(marked: Array) -> Measured:
+    return Measured(float(marked.mean()), wilson(float(marked.sum()), len(marked)), len(marked))
+
+
+def _text_task(engine: Engine) -> TextGeneration:
+    assert isinstance(engine.task, TextGeneration)
+    return engine.task

@@ -1,0 +1,139 @@
+"""Repair: what broke is retained, and what a new look finds is told apart from it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from tests.holes.known import FORGET, NAMES, RETAIN, VERBS, Table, answer, question, subject
+from tests.models import bundle_of, facts
+from unlearned.api import make_problem
+from unlearned.audits.knowledge_holes import KnowledgeHoles
+from unlearned.engine.engine import Engine
+from unlearned.errors import InputError
+from unlearned.evidence.subject import Subject
+from unlearned.methods._forget_retain import token_divergence
+from unlearned.methods._method import Method
+from unlearned.problem import Problem
+from unlearned.records import Finding
+from unlearned.repairing import RepairSpec, faults, repair, repaired, retained
+from unlearned.tasks._questions import questions_of
+from unlearned.tasks.text_generation import TextGeneration, answer_mask
+
+BROKEN, LATER = RETAIN[3:60:6], RETAIN[4:60:6]
+
+
+class Clumsy(Method):
+    """Forgets what it should, and breaks some more; what a repair retains it does not break, but then something else."""
+
+    name: ClassVar[str] = "clumsy"
+
+    def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
+        del engine
+        kept = {(next(w for w in words if w in NAMES), next(w for w in words if w in VERBS)) for words in probes_in(problem)}
+        model = Table().eval()
+        for pair in FORGET + [pair for pair in BROKEN if pair not in kept] + [pair for pair in LATER if kept and pair not in kept]:
+            model.forget(*pair)
+        return model
+
+
+def probes_in(problem: Problem) -> list[list[str]]:
+    """Words of the questions that a repair has added."""
+    asked = zip(problem.retain.ids, questions_of(problem.retain), strict=True)
+    return [each.question.split() for name, each in asked if name.startswith("repair")]
+
+
+def audit(**settings: Any) -> KnowledgeHoles:
+    return KnowledgeHoles.model_validate(
+        {"language": {"searcher": "evolution", "budget": 60, "round_size": 30, "per_text": 3, "most_alike": 1.0, "cut": False, **settings}}
+    )
+
+
+def share(findings: tuple[Finding, ...], metric: str, subject: str = "unlearned") -> float | None:
+    found = [f.value for f in findings if f.metric == metric and f.subject == subject]
+    return found[0] if found else None
+
+
+def test_what_is_retained_is_whole_again_and_new_holes_are_told_apart() -> None:
+    looked = subject(BROKEN, references=1)
+    found = {hole for probed in audit().probe(looked).probed for hole in audit().holes(probed)}
+    rounds = repair(looked, Clumsy(), audit(), RepairSpec())
+    assert {(f.budget, f.budget_unit) for f in rounds[0].findings} == {(1, "rounds of repair")}
+    model, whole = rounds[0].bundle.model, Table()
+    assert isinstance(model, Table)
+    healed = [pair for pair in BROKEN if torch.equal(model.places[place_of(*pair)], whole.places[place_of(*pair)])]
+    assert {question(*pair) for pair in healed} >= found & {question(*pair) for pair in BROKEN}
+    assert healed
+    assert share(rounds[0].findings, "used_holes") == 0
+    new = share(rounds[0].findings, "latent_holes")
+    assert new is not None
+    assert new > 0  # what it broke instead
+    assert share(rounds[0].findings, "latent_holes", "reference") == 0
+    knowledge, utility = share(rounds[0].findings, "knowledge"), share(rounds[0].findings, "utility")
+    assert knowledge is not None
+    assert utility is not None
+    assert knowledge < 0.1 < utility
+    assert "round 1 of iterative repair" in str(rounds[0].holes.after)
+
+
+def place_of(name: str, verb: str) -> tuple[int, int]:
+    return VERBS.index(verb), NAMES.index(name)
+
+
+def test_only_what_the_original_answers_well_is_retained_with_its_answers() -> None:
+    looked = subject(BROKEN)
+    probing = audit().probe(looked)
+    kept = retained(probing, looked, RepairSpec(latent=3, adjacent=2), 7.0, 0)
+    assert 3 <= len(kept.samples) == len(kept.questions) <= 5
+    for each in questions_of(kept.samples):
+        words = each.question.split()
+        assert each.answer == answer(next(w for w in words if w in NAMES), next(w for w in words if w in VERBS))
+    assert retained(probing, looked, RepairSpec(latent=3, adjacent=2), 7.0, 0).questions == kept.questions
+    with pytest.raises(InputError, match="nothing to retain"):
+        retained(probing, looked, RepairSpec(latent=0, adjacent=0), 7.0, 0)
+
+
+@pytest.mark.parametrize("loss", ["answers", "kl"])
+def test_a_one_shot_repair_trains_the_unlearned_model_on_the_probes(loss: Any) -> None:
+    task = TextGeneration(max_new_tokens=4)
+    original, other = bundle_of("llama", 20), bundle_of("llama", 21)
+    data = facts(0, 8)
+    problem = make_problem(original, train={**data, "id": [f"{i}" for i in range(8)]}, test=facts(50, 2), forget=["0", "1"], task=task)
+    engine = Engine(problem.task)
+    looked = Subject(problem, other, (), engine)
+    before = {name: tensor.clone() for name, tensor in other.model.state_dict().items()}
+    spec = RepairSpec(how="one-shot", loss=loss, steps=25, lr=0.01, batch_size=3)
+
+    def distance(model: nn.Module) -> float:
+        if loss == "answers":
+            return float(engine.evaluate(model, problem.retain, task.losses).mean())
+        batch = problem.task.collate([problem.retain[i] for i in range(len(problem.retain))])
+        with torch.no_grad():
+            return float(token_divergence(task.token_logits(model, batch), task.token_logits(original.model, batch), answer_mask(batch)))
+
+    model = repaired(looked, problem.retain, Clumsy(), spec, engine).model
+    assert distance(model) < 0.5 * distance(other.model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.model.state_dict().items())
+
+
+def test_the_retain_set_can_be_cut_as_in_the_paper() -> None:
+    looked, seen = subject(BROKEN), list[int]()
+
+    class Counting(Clumsy):
+        def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
+            seen.append(len(problem.retain))
+            return super().unlearn(problem, engine)
+
+    probes = retained(audit().probe(looked), looked, RepairSpec(latent=4, adjacent=0), 7.0, 0).samples
+    for kept in (None, 5, 0):
+        repaired(looked, probes, Counting(), RepairSpec(retained=kept), looked.engine)
+    assert seen == [len(RETAIN) + len(probes), 5 + len(probes), len(probes)]
+
+
+def test_what_cannot_be_repaired_is_said_at_once() -> None:
+    assert faults(None, (), None, "image-classification") == []
+    assert [fault.field for fault in faults(RepairSpec(), (), None, "image-classification")] == ["repair"] * 3
+    assert faults(RepairSpec(), (audit(),), Clumsy(), "text-generation") == []
