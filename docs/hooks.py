@@ -159,7 +159,7 @@ def finding_fields() -> Iterator[str]:
     """All fields of `audit.json`, one table for each kind of record."""
     kinds = (records.AuditRecord, records.Verdict, records.Check, records.Finding, records.Cost, records.Pruning, records.Removal)
     kinds += (records.SetSummary, records.Environment)
-    kinds += (records.Answer, records.Said, records.Trial, records.Trace)
+    kinds += (records.Answer, records.Said, records.Trial, records.Trace, records.Holes, records.Probe)
     for kind in kinds:
         meanings = _attribute_docstrings(kind)
         yield f"\n### {kind.__name__}\n"
