@@ -179,6 +179,7 @@ class Probe(Record):
     """A probe for knowledge holes, as it stands on the map."""
 
     of: Literal["adjacent", "latent"]
+    """The same for every method, or searched for on this model."""
     place: tuple[float, float]
     """On a plane on which probes that are alike are near each other."""
     scores: dict[SubjectName, Annotated[float, Field(ge=1, le=10)] | None]
@@ -197,6 +198,7 @@ class Holes(Record):
     """A map of the probes for knowledge holes."""
 
     kind: Literal["holes"] = "holes"
+    """Which kind of exhibit this is."""
     source: str
     """The audit that probed."""
     after: str | None = None
@@ -210,6 +212,7 @@ class Holes(Record):
     agreement: str | None = None
     """How far two judges agree, in words; None: a second one was not asked."""
     probes: tuple[Probe, ...]
+    """Adjacent ones first."""
 
 
 Exhibit = Annotated[Answer | Trial | Holes, Field(discriminator="kind")]
