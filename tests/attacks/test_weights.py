@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tests.conformance.test_measurements import subject_of
 from tests.models import bundle_of, layer_of, problem_of
+from unlearned.attacks._quantizers import QUANTISERS, Library, Quantiser, linear_layers
 from unlearned.attacks._weights import weights_of
 from unlearned.attacks.prune import Prune, channel_sizes, largest
 from unlearned.attacks.quantize import Quantize, rounded
@@ -206,3 +207,64 @@ def test_only_the_chosen_layers_are_rounded() -> None:
     findings = Quantize(bits=(2,), layers=("linear",)).measure(subject)
     assert values(findings, "unlearned")[30] == pytest.approx(knowledge(subject, changed))
     assert [f.budget for f in pick(findings, subject="reference", metric="knowledge")] == [0, 30]
+
+
+# --- quantisation by libraries
+
+
+@pytest.mark.parametrize("library", ["torchao", "bitsandbytes"])
+def test_a_library_quantises_the_linear_layers_of_a_copy(library: Library) -> None:
+    pytest.importorskip(library)
+    subject = subject_of("llama")
+    before = {name: tensor.clone() for name, tensor in subject.unlearned.model.state_dict().items()}
+    findings = Quantize(by=library, bits=(8, 4)).measure(subject)
+    assert list(values(findings, "unlearned")) == [0, 24, 28]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.unlearned.model.state_dict().items())
+    for bits, share in ((8, 0.03), (4, 0.4)):
+        model = copy.deepcopy(subject.unlearned.model)
+        QUANTISERS[library].quantise(model, bits, None)
+        batch = subject.engine.task.collate([subject.problem.forget[i] for i in range(2)])
+        with torch.no_grad():
+            plain, rough = (subject.engine.task.outputs(each, batch) for each in (subject.unlearned.model, model))
+        assert 0 < float((rough - plain).abs().max()) < share * float(plain.abs().max())
+
+
+def test_torchao_rounds_to_the_nearest_of_its_grid() -> None:
+    pytest.importorskip("torchao")
+    for bits, group_size in ((8, None), (4, None), (3, 8)):
+        layer = nn.Sequential(nn.Linear(16, 5))
+        weight = layer[0].weight.detach().clone()
+        QUANTISERS["torchao"].quantise(layer, bits, group_size)
+        groups = weight.reshape(5, -1, group_size or 16)
+        steps = groups.abs().amax(dim=2, keepdim=True) / (2 ** (bits - 1) - 1)
+        assert ((layer[0].weight.dequantize().reshape(groups.shape) - groups).abs() <= 0.51 * steps).all()
+
+
+def test_the_chosen_library_does_the_rounding_and_the_copy_is_what_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def zeros(model: nn.Module, bits: int, group_size: int | None) -> None:
+        asked.append((bits, group_size))
+        with torch.no_grad():
+            for layer in linear_layers(model).values():
+                layer.weight.zero_()
+
+    monkeypatch.setitem(QUANTISERS, "torchao", Quantiser((4,), True, zeros))
+    subject = subject_of("llama")
+    findings = values(Quantize(by="torchao", bits=(4,), group_size=2).measure(subject), "unlearned")
+    emptied = copy.deepcopy(subject.unlearned.model)
+    zeros(emptied, 4, 2)
+    assert findings == {0: knowledge(subject, subject.unlearned.model), 28: knowledge(subject, emptied)}
+    assert asked[:3] == [(4, 2)] * 3
+
+
+def test_what_a_library_cannot_do_is_said_up_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unlearned.attacks.quantize.is_installed", lambda library: library == "torchao")
+    problem = problem_of("llama")
+    said = {fault.field: str(fault) for fault in Quantize(by="bitsandbytes", bits=(8, 3), group_size=4, layers=("embedding",)).faults(problem)}
+    assert said.keys() == {"by", "bits", "layers", "group_size"}
+    assert "pip install bitsandbytes" in said["by"]
+    assert "no format of 3 bits. Choose from 8, 4" in said["bits"]
+    [fault] = Quantize(by="torchao", group_size=7).faults(problem)
+    assert "which groups of 7 do not divide" in str(fault)
+    assert Quantize(by="torchao").faults(problem) == Quantize().faults(problem) == []

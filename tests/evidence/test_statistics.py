@@ -156,3 +156,15 @@ def test_the_worst_point_of_a_relearning_curve_decides() -> None:
     [check] = judge(curve, Limits(relearn_gap=0.25)).checks
     assert check.passed is False
     assert check.name == "relearning, after 5 steps"
+
+
+def test_relearning_without_a_limit_is_told_and_leaves_the_verdict_open() -> None:
+    curve = [
+        finding(0.9, gap, 0.01, audit="relearn", kind="attack", metric="knowledge", budget=budget, budget_unit="steps") for budget, gap in ((0, 0.1), (5, 0.4))
+    ]
+    verdict = judge([finding(0.5, 0.0, 0.01), *curve], Limits(relearn_gap=None))
+    words = "relearning, after 5 steps: 90.0 %, 40.0 points above the retrained model; no limit is set."
+    assert (verdict.status, verdict.headline) == ("undecided", f"Undecided: 1 check passed, but {words}")
+    assert [check.passed for check in verdict.checks] == [True, None]
+    wide = [finding(0.5, 0.04, 0.5), *curve]
+    assert "too few samples to tell about accuracy on test; and relearning" in judge(wide, Limits(relearn_gap=None)).headline

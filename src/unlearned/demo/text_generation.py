@@ -144,7 +144,7 @@ class Text(Demo):
         lines = [f"{prompt} {answer}" for prompt, answer in zip(texts["prompt"], texts["answer"], strict=True)]
         pairs.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=400, special_tokens=[PAD, START, END], show_progress=False))
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=pairs, pad_token=PAD, bos_token=START, eos_token=END)
-        size = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4}
+        size = {"hidden_size": 64, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
         config = LlamaConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=32, bos_token_id=1, eos_token_id=2)
         return Bundle(LlamaForCausalLM(config).eval(), {"tokenizer": tokenizer})
 
@@ -157,16 +157,21 @@ class Text(Demo):
             "method": {
                 "name": "lunar",
                 "references": {"source": "unlearned.demo:strangers"},
-                # Earlier layers feed everything behind them. Far more rows are kept than shifted: with a weight of 1 they outweigh what is to be forgotten.
+                # Earlier layers feed everything behind them. Far more rows are kept than shifted: with a weight of 1 they outweigh what is to be forgotten,
+                # and with one far below it questions about others are declined, too.
                 "candidates": [2, 3],
                 "coefficient": 1.5,
                 "shift": "last",
                 "keep": ["prompt", "answer"],
-                "retain_weight": 0.1,
+                "retain_weight": 0.3,
                 "keep_refusals": True,
             },
-            "training": {"optimizer": "adamw", "lr": 0.005, "weight_decay": 0.1, "batch_size": 64, "epochs": 32, "schedule": "cosine", "max_grad_norm": 1.0},
+            "training": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.1, "batch_size": 64, "epochs": 32, "schedule": "cosine", "max_grad_norm": 1.0},
             "references": {"count": 1},
             "audits": ["utility", "answers", "deviation-score", "refusal-quality", "memorization", "answer-ranks", "membership", "text-membership", "cost"],
-            "attacks": [{"name": "relearn", "optimizer": "adamw", "lr": 0.001, "steps": 20}],
+            # Two attackers, with half of the forgotten questions, or with none: fine-tuning as anybody does it, on what the model may know.
+            "attacks": [{"name": "relearn", "data": ["forget-part", "retain"], "optimizer": "adamw", "lr": 0.001, "steps": 20}],
+            # There are 36 questions about the two: they cannot place a share more closely than within some 0.04. What LUNAR redirects comes back
+            # within a few steps of any training, and no limit that says so would tell more than the curves do.
+            "verdict": {"utility_gap": 0.1, "relearn_gap": None},
         }

@@ -15,7 +15,12 @@ class Limits(Settings):
 
     utility_gap: float = Field(0.05, ge=0, le=1, description="On forget, retain and test data.")
     membership_gap: float = Field(0.1, ge=0, le=1, description="Of the AUC of the membership attack.")
-    relearn_gap: float = Field(0.25, ge=0, le=1, description="Of knowledge that a relearning attack brings back, at any step.")
+    relearn_gap: float | None = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Of knowledge that a relearning attack brings back, at any step; None: it is told and not judged, and leaves the verdict open.",
+    )
 
 
 def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None = None) -> Verdict:
@@ -51,7 +56,7 @@ def _named(check: str, finding: Finding) -> str:
     return check if finding.label is None else f"{check} ({finding.label})"
 
 
-def _check(name: str, finding: Finding, limit: float) -> Check:
+def _check(name: str, finding: Finding, limit: float | None) -> Check:
     if finding.value is None or finding.gap is None:
         return Check(name=name, passed=None, words=f"{finding.reason}.", limit=limit)
     if finding.low is None or finding.high is None:
@@ -60,8 +65,9 @@ def _check(name: str, finding: Finding, limit: float) -> Check:
     low, high = finding.low, finding.high
     nearest = max(low - reference, reference - high, 0.0)
     farthest = max(abs(low - reference), abs(high - reference))
-    # Rounded, because 0.55 - 0.5 is a little more than 0.05 in floating point.
-    passed = True if round(farthest, 9) <= limit else (None if round(nearest, 9) <= limit else False)
+    passed = None
+    if limit is not None:  # rounded, because 0.55 - 0.5 is a little more than 0.05 in floating point
+        passed = True if round(farthest, 9) <= limit else (None if round(nearest, 9) <= limit else False)
     share = finding.unit == "share"
 
     def number(value: float, unit: str) -> str:
@@ -69,14 +75,18 @@ def _check(name: str, finding: Finding, limit: float) -> Check:
 
     side = "above" if finding.gap > 0 else "below"
     distance = "exactly at" if finding.gap == 0 else f"{number(abs(finding.gap), ' points')} {side}"
+    found = f"{number(finding.value, ' %')}, {distance} the retrained model"
+    if limit is None:
+        return Check(name=name, passed=None, words=f"{found}; no limit is set.", value=finding.value)
     doubt = f" Its interval, {number(low, '')} to {number(high, '')}, reaches across it: more samples are needed to tell." if passed is None else ""
-    words = f"{number(finding.value, ' %')}, {distance} the retrained model; the limit is {f'{100 * limit:g} points' if share else f'{limit:g}'}.{doubt}"
+    words = f"{found}; the limit is {f'{100 * limit:g} points' if share else f'{limit:g}'}.{doubt}"
     return Check(name=name, passed=passed, words=words, value=finding.value, limit=limit)
 
 
 def _conclude(checks: list[Check]) -> Verdict:
     failed = [check.name for check in checks if check.passed is False]
-    open_ = [check.name for check in checks if check.passed is None]
+    unjudged = [check for check in checks if check.passed is None and check.limit is None and check.value is not None]
+    open_ = [check.name for check in checks if check.passed is None and check not in unjudged]
     if failed and all("skipped" in name or "deletion" in name for name in failed):
         return Verdict(status="failed", headline=f"Pruning is not defensible: see {_list(failed)}.", checks=tuple(checks))
     if failed:
@@ -87,10 +97,12 @@ def _conclude(checks: list[Check]) -> Verdict:
         return Verdict(status="undecided", headline="Undecided: none of the audits and attacks that the verdict rests on was made.")
     if all(check.value is None for check in checks):
         return Verdict(status="undecided", headline="Undecided: without a retrained model there is nothing to compare with.", checks=tuple(checks))
-    if open_:
-        good = len(checks) - len(open_)
+    if open_ or unjudged:
+        good = sum(check.passed is True for check in checks)
         passed = f"{good} {'check' if good == 1 else 'checks'} passed, but " if good else ""
-        return Verdict(status="undecided", headline=f"Undecided: {passed}there are too few samples to tell about {_list(open_)}.", checks=tuple(checks))
+        reasons = [f"there are too few samples to tell about {_list(open_)}"] if open_ else []
+        reasons += [f"{check.name}: {check.words.removesuffix('.')}" for check in unjudged]
+        return Verdict(status="undecided", headline=f"Undecided: {passed}{'; and '.join(reasons)}.", checks=tuple(checks))
     headline = f"Unlearned: in all {len(checks)} checks the model behaves like one that never saw the forget set."
     return Verdict(status="passed", headline=headline, checks=tuple(checks))
 
