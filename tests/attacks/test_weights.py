@@ -232,12 +232,12 @@ def test_a_library_quantises_the_linear_layers_of_a_copy(library: Library) -> No
 def test_torchao_rounds_to_the_nearest_of_its_grid() -> None:
     pytest.importorskip("torchao")
     for bits, group_size in ((8, None), (4, None), (3, 8)):
-        layer = nn.Sequential(nn.Linear(16, 5))
-        weight = layer[0].weight.detach().clone()
-        QUANTISERS["torchao"].quantise(layer, bits, group_size)
+        layer = nn.Linear(16, 5)
+        weight = layer.weight.detach().clone()
+        QUANTISERS["torchao"].quantise(nn.Sequential(layer), bits, group_size)
         groups = weight.reshape(5, -1, group_size or 16)
         steps = groups.abs().amax(dim=2, keepdim=True) / (2 ** (bits - 1) - 1)
-        assert ((layer[0].weight.dequantize().reshape(groups.shape) - groups).abs() <= 0.51 * steps).all()
+        assert ((layer.weight.dequantize().reshape(groups.shape) - groups).abs() <= 0.51 * steps).all()
 
 
 def test_the_chosen_library_does_the_rounding_and_the_copy_is_what_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
