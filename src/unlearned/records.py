@@ -21,6 +21,8 @@ SCHEMA: Literal["unlearned.audit/1"] = "unlearned.audit/1"
 SubjectName = Literal["original", "unlearned", "reference"]
 Direction = Literal["reference", "higher", "lower", "none"]
 NO_REFERENCE = "no reference given"
+LABEL = "label_long_term_probability"
+"""Metric of attacks: how probable it is that forgetting is long-term (gone) and not short-term (asleep)."""
 
 
 class Record(BaseModel):
@@ -507,3 +509,19 @@ def pick(
     """The findings that match everything that is given."""
     wanted = {"audit": audit, "metric": metric, "split": split, "subject": subject}
     return [f for f in findings if all(want is None or getattr(f, field) == want for field, want in wanted.items())]
+
+
+def label_sentence(probability: float) -> str:
+    """The label of an attack in words for everybody.
+
+    Args:
+        probability: that forgetting is long-term.
+    """
+    gone = probability >= 0.5
+    wrong = 1 - probability if gone else probability
+    doubt = "less than 1 %" if wrong < 0.01 else f"{100 * wrong:.0f} %"
+    if gone:
+        what = "gone (long-term): under the attack it comes back no faster than a model learns it that never knew it"
+    else:
+        what = "asleep (short-term): under the attack it comes back at least twice as fast as a model learns it that never knew it"
+    return f"{what}. The probability that this is wrong is {doubt}."

@@ -214,6 +214,8 @@ AUDITS = [
     Row("image-scores", "pixel", {"samples": 3, "detector": "tests.audits.test_generation:brightness"}),
 ]
 
+_REGROWN: dict[str, Any] = {"pairs": 1, "points": 3, "steps": 1, "inversion_steps": 4, "start_step": 1, "lr": 0.01}
+
 ATTACKS = [
     *_on(ALL, "relearn", {"steps": 3, "batch_size": 2}),
     Row("relearn", "plain", {"steps": 2, "batch_size": 8, "optimizer": "adam", "share": 0.8}, "adam"),
@@ -221,6 +223,12 @@ ATTACKS = [
     Row("relearn", "resnet", {"steps": 2, "batch_size": 4, "data": "other"}, "other"),
     Row("relearn", "gpt2", {"steps": 2, "batch_size": 4, "data": "other"}, "other"),
     Row("relearn", "pixel", {"steps": 1, "batch_size": 3, "data": "contaminated", "lora": {"rank": 2}, "prior_weight": 1.0, "prompt": "a photo of 0"}, "lora"),
+    Row("memora", "plain", _REGROWN, where=_CLASSES),
+    Row("memora", "plain", _REGROWN | {"lora": None, "iterations": 0, "optimizer": "sgd"}, "full", where=_CLASSES),
+    Row("memora", "gpt2", _REGROWN | {"parameters": "c_proj"}),
+    Row("memora", "unet", _REGROWN),
+    Row("memora", "pixel", _REGROWN | {"references": "forget", "aligned": True, "guidance": 2.0, "inversion_guidance": 1.0}, "forget", where=_CLASSES),
+    Row("memora", "stable-xl", _REGROWN | {"blend": 0.5, "drawn": False, "prompt": "a photo of 0", "flip": True}, "blend"),
     *_on(ALL, "prune", {"shares": (0.3, 0.9)}),
     *_on(("plain", "gpt2", "unet"), "prune", {"shares": (0.5,), "structure": "channels"}, note="channels"),
     *_on(ALL, "quantize", {"bits": (8, 3)}),

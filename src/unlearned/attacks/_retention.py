@@ -34,6 +34,19 @@ def retention(known: Array, before: Array, after: Array) -> Array:
     return ratio
 
 
+def resampled_means(table: Array, seed: int) -> Array:
+    """Means of the columns over samples that are drawn anew with replacement, (ROUNDS, K): all that is known of a sample stays together.
+
+    Args:
+        table: (N, K), a row for each sample.
+        seed: of the resampling.
+    """
+    n = len(table)
+    drawn = np.random.default_rng(seed).integers(0, n, (ROUNDS, n))
+    means: Array = np.stack([np.bincount(chosen, minlength=n) for chosen in drawn]) @ table / n
+    return means
+
+
 def before_and_after(known: Array, before: Array, after: Sequence[Array], seed: int) -> Measured | str:
     """The retention with its bootstrap interval; or why there is none.
 
@@ -47,8 +60,7 @@ def before_and_after(known: Array, before: Array, after: Sequence[Array], seed: 
     """
     table = np.column_stack([known, before, *after])
     mean, n = table.mean(axis=0), len(table)
-    drawn = np.random.default_rng(seed).integers(0, n, (ROUNDS, n))
-    means = np.stack([np.bincount(chosen, minlength=n) for chosen in drawn]) @ table / n
+    means = resampled_means(table, seed)
     if mean[0] <= mean[1] or np.quantile(means[:, 0] - means[:, 1], 0.025) <= 0:
         return TOO_LITTLE
     low, high = np.quantile(retention(means[:, 0], means[:, 1], means[:, 2:]), [0.025, 0.975])

@@ -28,7 +28,7 @@ from torch import nn
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
-from unlearned.data.samples import JoinedRows, Samples, union
+from unlearned.data.samples import Samples, union
 from unlearned.engine.adapters import Lora
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
@@ -51,7 +51,8 @@ OF_TEXTS = ("related", "benign", "random")
 MADE_UP = 200
 """Samples of data that are made up."""
 _GRID = (0, 1, 2, 5)
-_ATTENTION = r"^unet\..*attn[12]\.to_(q|k|v|out\.0)\.weight$"
+ATTENTION = r"^unet\..*attn[12]\.to_(q|k|v|out\.0)\.weight$"
+"""Where adapters go in a UNet."""
 
 
 def usual_lr(optimizer: str, parameters: int) -> float:
@@ -223,9 +224,7 @@ class Relearn(Attack):
             return samples
         if not isinstance(problem.task, ImageGeneration) or "prompt" not in samples[0]:
             raise InputError(Fault("prompt", "the model is not asked with prompts.", "Leave it out; it is for diffusion models with a text encoder."))
-        ids = problem.task.prompts([self.prompt], problem.original, "prompt")
-        columns = {"prompt": ids.expand(len(samples.rows), *ids.shape[1:])}
-        return Samples(JoinedRows(samples.rows, columns), samples.all_ids, samples.facts, samples.indices, samples.attached)
+        return problem.task.asked(samples, problem.task.prompts([self.prompt], problem.original, "prompt")[0])
 
     def _split(self, subject: Subject) -> tuple[Samples, Samples]:
         forget = subject.problem.forget
@@ -248,7 +247,7 @@ class Relearn(Attack):
 
         optimizer = self.optimizer or ("adamw" if isinstance(subject.engine.task, TextGeneration) else "sgd")
         lr = self.lr or usual_lr(optimizer, sum(parameter.numel() for parameter in model.parameters()))
-        attention = _ATTENTION if self.lora is not None and isinstance(subject.engine.task, ImageGeneration) else ".*"
+        attention = ATTENTION if self.lora is not None and isinstance(subject.engine.task, ImageGeneration) else ".*"
         how = Optimisation(
             optimizer=optimizer,
             lr=lr,

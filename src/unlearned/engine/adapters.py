@@ -25,9 +25,10 @@ class Lora(Settings):
     rank: int = Field(8, ge=1, le=100_000, description="Rank r of the update.")
     alpha: float = Field(16, gt=0, description="α: the update is scaled by α / r.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A, in training.")
-    start: Literal["zero", "small"] = Field(
+    start: Literal["zero", "gaussian", "small"] = Field(
         "zero",
-        description="zero: B begins as 0, the model as it was. small: both are drawn, A with standard deviation 0.008, B with 0.002.",
+        description="zero: B begins as 0, the model as it was, A uniform. gaussian: the same with A normal, of standard deviation 1/r. "
+        "small: both are drawn, A with standard deviation 0.008, B with 0.002.",
     )
 
 
@@ -51,7 +52,8 @@ def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
         what = f"no linear layer or convolution has a trainable weight that matches {pattern!r}, so there is none to put an adapter beside."
         raise InputError(Fault("method.parameters", what, "Give a pattern that matches some, or leave out lora."))
     transposed = any(isinstance(model.get_submodule(name), _transposed_linear()) for name in names)
-    config = LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=names, fan_in_fan_out=transposed)
+    start = "gaussian" if how.start == "gaussian" else True
+    config = LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=names, fan_in_fan_out=transposed, init_lora_weights=start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of one library about a name that the other uses
         adapted = get_peft_model(_sharing(model), config)

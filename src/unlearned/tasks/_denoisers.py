@@ -89,14 +89,14 @@ class Denoiser(nn.Module):
         height, width = (size, size) if isinstance(size, int) else size
         return int(config.in_channels), int(height), int(width)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [−1, 1] to latents: the mean of the autoencoder, in train mode a draw from it. No gradients."""
+    def encode(self, images: Tensor, *, drawn: bool | None = None) -> Tensor:
+        """Images (B, C, H, W) in [−1, 1] to latents: the mean of the autoencoder or, `drawn`, a draw from it; None: a draw in train mode. No gradients."""
         if self.vae is None:
             return images
         vae: Any = self.vae
         with torch.no_grad():
             distribution = vae.encode(images).latent_dist
-            latents: Tensor = distribution.sample() if self.training else distribution.mode()
+            latents: Tensor = distribution.sample() if (self.training if drawn is None else drawn) else distribution.mode()
         return (latents - float(vae.config.get("shift_factor") or 0)) * float(vae.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -167,6 +167,28 @@ class Denoiser(nn.Module):
         """Size before cropping, corner of the crop, size: what XL is told of an image; here always a whole one of its own size."""
         height, width = (self.scale * side for side in noisy.shape[2:])
         return noisy.new_tensor([[height, width, 0, 0, height, width]]).expand(len(noisy), -1)
+
+
+class Blended(Denoiser):
+    """Between the predictions of two models, ε_main + w (ε_other − ε_main), with the parts of the other one; neither is changed.
+
+    Predictions for the empty prompt are blended alike, so that guidance of the blend is the blend of both guided predictions. To swap the two is to take 1 − w.
+
+    Args:
+        main: the model at w = 0.
+        other: the model at w = 1; may be wrapped by an adapter.
+        weight: w.
+    """
+
+    def __init__(self, main: Denoiser, other: Denoiser, weight: float) -> None:
+        super().__init__(other.unet, other.scheduler, other.text_encoders, other.vae, other.empty)
+        self.main = main
+        self.weight = weight
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Tensor | Embedded | None = None) -> Tensor:
+        """Prediction, (B, C, H, W); for the arguments see `Denoiser`. An embedded prompt stands for both text encoders' reading of it."""
+        main: Tensor = self.main(noisy, timesteps, condition)
+        return main + self.weight * (super().forward(noisy, timesteps, condition) - main)
 
 
 def denoiser_of(model: nn.Module) -> Denoiser:

@@ -96,6 +96,27 @@ def save_pipeline(bundle: Bundle, directory: Path) -> None:
     (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def save_adapter(adapted: Any, directory: Path) -> None:
+    """Write the adapter beside the UNet of a model that peft has wrapped, in the layout that `load_lora_weights` of diffusers reads.
+
+    Args:
+        adapted: a `PeftModel` around a `Denoiser`; adapters elsewhere than in the UNet are not written.
+        directory: exists.
+    """
+    import diffusers
+    from peft import get_peft_model_state_dict
+
+    model = adapted.get_base_model()
+    assert isinstance(model, Denoiser)
+    inside = "base_model.model.unet."
+    layers = {name.removeprefix(inside): tensor.contiguous() for name, tensor in get_peft_model_state_dict(adapted).items() if name.startswith(inside)}
+    config = adapted.peft_config[adapted.active_adapter].to_dict()
+    wanted = {name: config[name] for name in ("r", "lora_alpha", "lora_dropout")}
+    wanted["target_modules"] = sorted(name.removeprefix("unet.") for name in config["target_modules"] if name.startswith("unet."))
+    pipeline = getattr(diffusers, _PIPELINES[len(model.text_encoders)])
+    pipeline.save_lora_weights(directory, unet_lora_layers=layers, unet_lora_adapter_metadata=wanted)
+
+
 def _called(source: ModelSource, field: str) -> Bundle:
     made = call_function(source.source, field)
     if isinstance(made, Denoiser):

@@ -116,6 +116,10 @@ class Task(Settings, ABC):
     def restore(self, directory: Path, like: Bundle) -> Bundle:
         """What `save` wrote from a bundle like this one, in eval mode: its weights, the same companions."""
 
+    def save_adapter(self, adapted: nn.Module, directory: Path) -> None:
+        """Write the adapter of a model that peft has wrapped, so that peft reads it beside the same model. The directory exists and is empty."""
+        adapted.save_pretrained(directory)  # type: ignore[operator]
+
     @abstractmethod
     def fresh(self, bundle: Bundle) -> Bundle:
         """The same architecture, newly initialised from torch's global random generator."""

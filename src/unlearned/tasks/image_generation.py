@@ -27,15 +27,16 @@ from unlearned.data.samples import JoinedRows, MappedRows, Row, Samples
 from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.tasks import tasks
 from unlearned.tasks._captions import TOKENIZERS, captions_of, prompt_faults, tokenised
-from unlearned.tasks._denoisers import Denoiser, Embedded, denoiser_of
+from unlearned.tasks._denoisers import Blended, Denoiser, Embedded, denoiser_of
 from unlearned.tasks._images import fitted, read_images
 from unlearned.tasks._inversion import Crossing, crossing, inversion_step, invert
 from unlearned.tasks._judges import Judge, judge_of
-from unlearned.tasks._pipelines import assemble, load_pipeline, save_pipeline
+from unlearned.tasks._pipelines import assemble, load_pipeline, save_adapter, save_pipeline
 from unlearned.tasks._sampling import ddim, empty_condition, guided, timesteps_of
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, model_source, stack
 
 __all__ = [
+    "Blended",
     "Crossing",
     "Denoiser",
     "Embedded",
@@ -104,6 +105,13 @@ class ImageGeneration(Task):
     def save(self, bundle: Bundle, directory: Path) -> None:
         save_pipeline(bundle, directory)
 
+    def save_adapter(self, adapted: nn.Module, directory: Path) -> None:
+        """So that `load_lora_weights` of the pipeline in plain diffusers reads it; without prompts as peft does."""
+        if denoiser_of(adapted).conditioned_on != "prompt":
+            super().save_adapter(adapted, directory)
+        else:
+            save_adapter(adapted, directory)
+
     def restore(self, directory: Path, like: Bundle) -> Bundle:
         return replace(self.load(ModelSource(source=str(directory)), "model"), companions=like.companions, origin=like.origin)
 
@@ -156,6 +164,12 @@ class ImageGeneration(Task):
             raise InputError(Fault("model", what, "Use a pipeline with a text encoder and its tokenizer, or name a class by its number."))
         raise_faults(prompt_faults([text for text in texts if text], bundle.companions, field))
         return tokenised(texts, bundle.companions)
+
+    @staticmethod
+    def asked(samples: Samples, prompt: Tensor) -> Samples:
+        """The same samples under one prompt, of token ids (E, T)."""
+        columns = {"prompt": prompt.expand(len(samples.rows), *prompt.shape)}
+        return Samples(JoinedRows(samples.rows, columns), samples.all_ids, samples.facts, samples.indices, samples.attached)
 
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
         """Pixels out of range (most often images that were in [−1, 1] already), images of a wrong kind, classes that model or judge do not have."""

@@ -51,6 +51,11 @@ class TextGeneration(Task):
         return other
 
     @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer, once the task is bound."""
+        return self._end
+
+    @property
     def utility_metric(self) -> str:
         return "token_accuracy"
 

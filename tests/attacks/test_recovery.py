@@ -1,0 +1,151 @@
+"""Recovery, half-recovery steps, area and the label: worked arithmetic, naive loops, and what is said where there is no number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.conformance.test_measurements import subject_of
+from unlearned.attacks._recovery import GUESSED, UNKNOWN, findings_of_recovery, half_recovery, long_term, recovery_area
+from unlearned.attacks._retention import ROUNDS, TOO_LITTLE, resampled_means
+from unlearned.engine.randomness import derive_seed
+from unlearned.evidence.statistics import Array
+from unlearned.evidence.verdict import Limits, judge
+from unlearned.records import LABEL, Finding, SubjectName, label_sentence, pick
+
+BUDGETS = [0, 10, 20, 60]
+N = 40
+
+
+def samples(*means: float) -> list[Array]:
+    """A point for each mean: the first of N samples are known, the others not."""
+    return [np.where(np.arange(N) < round(mean * N), 1.0, 0.0) for mean in means]
+
+
+def found(unlearned: list[Array], references: list[list[Array]], original: float = 1.0) -> list[Finding]:
+    curves: dict[SubjectName, list[list[Array]]] = {"original": [samples(original)], "unlearned": [unlearned], "reference": references}
+    return findings_of_recovery(subject_of("linear"), "memora", "forget", curves, BUDGETS, "steps")
+
+
+def one(findings: list[Finding], metric: str, subject: SubjectName = "unlearned") -> Finding:
+    [finding] = pick(findings, metric=metric, subject=subject)
+    return finding
+
+
+def by_loop(curve: list[float], known: float) -> float:
+    for i, value in enumerate(curve):
+        if value >= known / 2:
+            if i == 0:
+                return BUDGETS[0]
+            slope = (value - curve[i - 1]) / (BUDGETS[i] - BUDGETS[i - 1])
+            return BUDGETS[i - 1] + (known / 2 - curve[i - 1]) / slope
+    return float("inf")
+
+
+def test_half_recovery_by_a_loop_over_curves() -> None:
+    random = np.random.default_rng(0)
+    curves = random.random((50, 4)) * random.random((50, 1))
+    known = random.random(50)
+    expected = [by_loop(curve.tolist(), float(k)) for curve, k in zip(curves, known, strict=True)]
+    assert {np.isinf(steps) for steps in expected} == {True, False}
+    np.testing.assert_allclose(half_recovery(curves, BUDGETS, known), expected, rtol=1e-12)
+
+
+def test_area_by_hand() -> None:
+    """Trapezoids of widths 10, 10, 40 over heights 0, .2, .6, .8, of the original's 0.8."""
+    curve = np.array([0.0, 0.2, 0.6, 0.8])
+    expected = (10 * 0.1 + 10 * 0.4 + 40 * 0.7) / 60 / 0.8
+    assert recovery_area(curve, BUDGETS, np.array(0.8)) == pytest.approx(expected, rel=1e-14)
+    assert recovery_area(np.full(4, 0.8), BUDGETS, np.array(0.8)) == pytest.approx(1.0)
+    assert recovery_area(np.ones(4), BUDGETS, np.array(0.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "control", "gone"), [(10, 21, False), (10, 20, True), (0, 1, False), (29, np.inf, False), (30, np.inf, True), (np.inf, np.inf, True)]
+)
+def test_label_rule(own: float, control: float, gone: bool) -> None:
+    """n_½ < n_½(control)/2, with a budget of 60."""
+    assert bool(long_term(np.array(float(own)), np.array(float(control)), 60.0)) == gone
+
+
+def test_numbers_by_hand() -> None:
+    """0, .2, .6, .8 of the original's 1; a control with 0, 0, .2, .6."""
+    findings = found(samples(0.0, 0.2, 0.6, 0.8), [samples(0.0, 0.0, 0.2, 0.6)])
+    assert one(findings, "half_recovery_steps").value == pytest.approx(10 + 10 * 0.3 / 0.4)
+    assert one(findings, "half_recovery_steps", "reference").value == pytest.approx(20 + 40 * 0.3 / 0.4)
+    assert one(findings, "recovery").value == pytest.approx(0.8)
+    assert one(findings, "recovery").gap == pytest.approx(0.2)
+    assert one(findings, "recovery_area").value == pytest.approx((10 * 0.1 + 10 * 0.4 + 40 * 0.7) / 60)
+    label = one(findings, LABEL)
+    assert label.value is not None
+    assert label.value < 0.05
+    assert all(f.budget_unit == "steps" and f.budget is None for f in findings)
+
+
+def test_an_adapter_that_does_nothing_recovers_nothing_and_a_full_return_is_one() -> None:
+    still, back = samples(0.1, 0.1, 0.1, 0.1), samples(0.1, 0.2, 0.5, 1.0)
+    assert one(found(still, [still]), "recovery").value == pytest.approx(0.0)
+    assert one(found(back, [still]), "recovery").value == pytest.approx(1.0)
+
+
+def test_where_nothing_was_lost_recovery_is_not_defined() -> None:
+    findings = found(samples(1, 1, 1, 1), [samples(0, 0, 0, 0)])
+    recovery = one(findings, "recovery")
+    assert (recovery.value, recovery.reason) == (None, TOO_LITTLE)
+    assert one(findings, "half_recovery_steps").value == 0
+    assert one(findings, LABEL).value == 0
+    assert {(f.value, f.reason) for f in found(samples(0, 0, 0, 0), [samples(0, 0, 0, 0)], original=0.0)} == {(None, UNKNOWN)}
+
+
+def test_a_half_that_is_not_reached_has_no_step_and_a_reason() -> None:
+    never, soon = samples(0.0, 0.0, 0.1, 0.2), samples(0.0, 0.9, 0.9, 0.9)
+    half = one(found(never, [soon]), "half_recovery_steps")
+    assert half.value is None
+    assert "did not come back within 60 steps" in (half.reason or "")
+    half = one(found(soon, [soon, never]), "half_recovery_steps")
+    assert (half.gap, half.reason is not None and "of the references not all have one" in half.reason) == (None, True)
+    assert one(found(never, [never]), LABEL).value == 1.0
+    assert one(found(soon, [never]), LABEL).value == 0.0
+
+
+def test_without_a_control_or_with_one_that_guesses_there_is_no_label() -> None:
+    curve = samples(0.0, 0.6, 0.6, 0.6)
+    assert "no reference given" in (one(found(curve, []), LABEL).reason or "")
+    assert one(found(curve, [samples(0.6, 0.6, 0.7, 0.8)]), LABEL).reason == GUESSED
+
+
+def test_probability_is_a_bootstrap_over_samples_and_references_written_out() -> None:
+    """A close case: half after 19 steps, and controls with half after 34 and 42."""
+    random = np.random.default_rng(5)
+    point = [(random.random(N) < mean).astype(float) for mean in (0.0, 0.2, 0.5, 0.8)]
+    controls = [[(random.random(N) < mean).astype(float) for mean in means] for means in ((0.0, 0.1, 0.4, 0.7), (0.0, 0.0, 0.2, 0.8))]
+    value = one(found(point, controls), LABEL).value
+    seed = derive_seed(0, "memora", "recovery", "forget", "steps")
+    drawn = np.random.default_rng(seed).integers(0, N, (ROUNDS, N))
+    banks = np.random.default_rng(derive_seed(seed, "references")).integers(0, 2, (ROUNDS, 2))
+    votes = []
+    for rows, bank in zip(drawn, banks, strict=True):
+        halves = [min(by_loop([float(p[rows].mean()) for p in curve], 1.0), 60) for curve in (point, *controls)]
+        votes.append(not halves[0] < sum(halves[1 + i] for i in bank) / 2 / 2)
+    assert 0 < np.mean(votes) < 1
+    assert value == pytest.approx(np.mean(votes), abs=1e-12)
+
+
+def test_samples_are_drawn_with_all_that_is_known_of_them() -> None:
+    table = np.stack([np.arange(5.0), 2 * np.arange(5.0)], axis=1)
+    means = resampled_means(table, 1)
+    assert means.shape == (ROUNDS, 2)
+    np.testing.assert_allclose(means[:, 1], 2 * means[:, 0])
+
+
+@pytest.mark.parametrize(("probability", "passed"), [(1.0, True), (0.96, True), (0.9, None), (0.5, None), (0.2, None), (0.04, False), (0.0, False)])
+def test_the_label_is_a_check_of_the_verdict(probability: float, passed: bool | None) -> None:
+    finding = Finding(audit="memora", kind="attack", metric=LABEL, split="forget", subject="unlearned", value=probability, n=9, unit="share", reason="held")
+    [check] = judge([finding], Limits()).checks
+    assert (check.passed, check.name) == (passed, "asleep or gone (memora)")
+    assert check.words.startswith("gone" if probability >= 0.5 else "asleep")
+
+
+def test_words_say_how_sure_the_label_is() -> None:
+    assert label_sentence(0.93).endswith("The probability that this is wrong is 7 %.")
+    assert label_sentence(0.0).endswith("is less than 1 %.")
