@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.conformance.test_measurements import subject_of
 from unlearned.attacks._recovery import GUESSED, UNKNOWN, findings_of_recovery, half_recovery, long_term, recovery_area
@@ -60,12 +61,39 @@ def test_area_by_hand() -> None:
     assert recovery_area(np.ones(4), BUDGETS, np.array(0.0)) == 0
 
 
-@pytest.mark.parametrize(
-    ("own", "control", "gone"), [(10, 21, False), (10, 20, True), (0, 1, False), (29, np.inf, False), (30, np.inf, True), (np.inf, np.inf, True)]
-)
-def test_label_rule(own: float, control: float, gone: bool) -> None:
-    """n_½ < n_½(control)/2, with a budget of 60."""
-    assert bool(long_term(np.array(float(own)), np.array(float(control)), 60.0)) == gone
+def by_hand(own: float, references: list[float], most: float) -> float:
+    """Student's predictive distribution, its parts written out."""
+    if np.isinf(own):
+        return 1.0
+    logs = [np.log(min(max(n, 1.0), most)) for n in references]
+    mean, r = sum(logs) / len(logs), len(logs)
+    squares = sum((x - mean) ** 2 for x in logs)
+    scale = ((3 * 0.35**2 + squares) / (3 + r - 1)) ** 0.5 * (1 + 1 / r) ** 0.5
+    return float(stats.t(df=3 + r - 1, loc=mean, scale=scale).cdf(np.log(2 * min(max(own, 1.0), most))))
+
+
+@pytest.mark.parametrize("references", [[30.0], [20.0, 45.0], [50.0, np.inf, 41.0], [np.inf] * 4])
+@pytest.mark.parametrize("own", [0.0, 5.0, 30.0, 60.0, np.inf])
+def test_probability_by_hand(own: float, references: list[float]) -> None:
+    assert float(long_term(np.array(own), np.array(references), 60.0)) == pytest.approx(by_hand(own, references, 60.0), rel=1e-12)
+
+
+def test_references_that_differ_make_the_label_less_sure_and_more_of_them_make_it_surer() -> None:
+    def of(references: list[float]) -> float:
+        return float(long_term(np.array(10.0), np.array(references), 500.0))
+
+    assert of([100.0, 100.0]) < of([60.0, 100.0 * 100 / 60])
+    assert of([100.0] * 6) < of([100.0] * 2) < of([100.0])
+    assert of([100.0]) < 0.05
+    assert float(long_term(np.array(90.0), np.array([100.0]), 500.0)) > 0.8
+
+
+def test_a_model_that_never_knew_is_seldom_called_asleep_with_confidence() -> None:
+    """Among models that never knew, with steps that differ by a factor of 2 as one standard deviation, each held against three others."""
+    random = np.random.default_rng(0)
+    steps = np.exp(random.normal(np.log(60), np.log(2), (4000, 4)))
+    sure = long_term(steps[:, 0], steps[:, 1:], 1e6) < 0.05
+    assert sure.mean() < 0.05
 
 
 def test_numbers_by_hand() -> None:
@@ -78,7 +106,7 @@ def test_numbers_by_hand() -> None:
     assert one(findings, "recovery_area").value == pytest.approx((10 * 0.1 + 10 * 0.4 + 40 * 0.7) / 60)
     label = one(findings, LABEL)
     assert label.value is not None
-    assert label.value < 0.05
+    assert 0 < label.value < 0.5
     assert all(f.budget_unit == "steps" and f.budget is None for f in findings)
 
 
@@ -93,7 +121,9 @@ def test_where_nothing_was_lost_recovery_is_not_defined() -> None:
     recovery = one(findings, "recovery")
     assert (recovery.value, recovery.reason) == (None, TOO_LITTLE)
     assert one(findings, "half_recovery_steps").value == 0
-    assert one(findings, LABEL).value == 0
+    label = one(findings, LABEL).value
+    assert label is not None
+    assert label < 0.01
     assert {(f.value, f.reason) for f in found(samples(0, 0, 0, 0), [samples(0, 0, 0, 0)], original=0.0)} == {(None, UNKNOWN)}
 
 
@@ -105,7 +135,9 @@ def test_a_half_that_is_not_reached_has_no_step_and_a_reason() -> None:
     half = one(found(soon, [soon, never]), "half_recovery_steps")
     assert (half.gap, half.reason is not None and "of the references not all have one" in half.reason) == (None, True)
     assert one(found(never, [never]), LABEL).value == 1.0
-    assert one(found(soon, [never]), LABEL).value == 0.0
+    awake = one(found(soon, [never]), LABEL).value
+    assert awake is not None
+    assert awake < 0.2
 
 
 def test_without_a_control_or_with_one_that_guesses_there_is_no_label() -> None:
@@ -114,21 +146,18 @@ def test_without_a_control_or_with_one_that_guesses_there_is_no_label() -> None:
     assert one(found(curve, [samples(0.6, 0.6, 0.7, 0.8)]), LABEL).reason == GUESSED
 
 
-def test_probability_is_a_bootstrap_over_samples_and_references_written_out() -> None:
+def test_the_probability_is_a_mean_over_rounds_in_which_samples_are_drawn_anew() -> None:
     """A close case: half after 19 steps, and controls with half after 34 and 42."""
     random = np.random.default_rng(5)
     point = [(random.random(N) < mean).astype(float) for mean in (0.0, 0.2, 0.5, 0.8)]
     controls = [[(random.random(N) < mean).astype(float) for mean in means] for means in ((0.0, 0.1, 0.4, 0.7), (0.0, 0.0, 0.2, 0.8))]
     value = one(found(point, controls), LABEL).value
-    seed = derive_seed(0, "memora", "recovery", "forget", "steps")
-    drawn = np.random.default_rng(seed).integers(0, N, (ROUNDS, N))
-    banks = np.random.default_rng(derive_seed(seed, "references")).integers(0, 2, (ROUNDS, 2))
-    votes = []
-    for rows, bank in zip(drawn, banks, strict=True):
-        halves = [min(by_loop([float(p[rows].mean()) for p in curve], 1.0), 60) for curve in (point, *controls)]
-        votes.append(not halves[0] < sum(halves[1 + i] for i in bank) / 2 / 2)
-    assert 0 < np.mean(votes) < 1
-    assert value == pytest.approx(np.mean(votes), abs=1e-12)
+    drawn = np.random.default_rng(derive_seed(0, "memora", "recovery", "forget", "steps")).integers(0, N, (ROUNDS, N))
+    rounds = []
+    for rows in drawn:
+        own, *others = [by_loop([float(p[rows].mean()) for p in curve], 1.0) for curve in (point, *controls)]
+        rounds.append(by_hand(own, others, 60.0))
+    assert value == pytest.approx(np.mean(rounds), rel=1e-10)
 
 
 def test_samples_are_drawn_with_all_that_is_known_of_them() -> None:

@@ -229,6 +229,8 @@ ATTACKS = [
     Row("memora", "unet", _REGROWN),
     Row("memora", "pixel", _REGROWN | {"references": "forget", "aligned": True, "guidance": 2.0, "inversion_guidance": 1.0}, "forget", where=_CLASSES),
     Row("memora", "stable-xl", _REGROWN | {"blend": 0.5, "drawn": False, "prompt": "a photo of 0", "flip": True}, "blend"),
+    Row("textual-inversion", "pixel", {"pairs": 1, "steps": 1, "sampling_steps": 2}, where=_CLASSES),
+    Row("prompt-search", "pixel", {"steps": 1, "sampling_steps": 2, "target": "original"}, where=_CLASSES),
     *_on(ALL, "prune", {"shares": (0.3, 0.9)}),
     *_on(("plain", "gpt2", "unet"), "prune", {"shares": (0.5,), "structure": "channels"}, note="channels"),
     *_on(ALL, "quantize", {"bits": (8, 3)}),

@@ -8,9 +8,15 @@ slowly or weakly. They define no measure; this one is ours. With a_n the mean kn
     area     (1/B) ∫_0^B a_n / a_orig dn, by trapezoids: near 1 where all is there from the start, 0 where nothing comes
     label    short-term (asleep) if n_½ < n_½(control) / 2, where the control never knew; else long-term (gone)
 
-Who does not reach the half within the budget counts as B in the label, so that "gone" means: within this budget. The label comes as the probability that
-forgetting is long-term: the share of bootstrap rounds in which it is, with samples drawn anew (the same for all models) and references drawn anew. What the
-attack's own randomness adds is not in it. If a control shows the half before any attack, recall cannot be told from what anybody knows, and there is no label.
+Models that never knew differ in how fast they learn, by more than a factor of 2 where it takes long, and a few references do not show how much. So the label
+comes as a probability p that forgetting is long-term, and the control is a further model that never knew, of which the references are examples:
+
+    p = mean over bootstrap rounds of  T_{ν+R−1}( (log n_½ + log 2 − m) / (s √(1 + 1/R)) )      s² = (ν s_0² + Σ (log n_½(r) − m)²) / (ν + R − 1)
+
+with m the mean of log n_½(r) over the R references and T Student's distribution: the predictive distribution of a normal variable whose variance has a prior
+worth ν = 3 observations at s_0 = 0.35 (a factor of 1.4). In each round the samples are drawn anew, the same for all models. A reference that does not reach
+the half within the budget B counts as B, which is cautious about "asleep"; a model that does not reach it is long-term, so that "gone" means: within this
+budget. Below one step counts as one. If a control shows the half before any attack, recall cannot be told from what anybody knows, and there is no label.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 
 from unlearned.attacks._curves import SampleCurves, with_unit
 from unlearned.attacks._retention import before_and_after, resampled_means
@@ -28,8 +34,12 @@ from unlearned.evidence.statistics import Array, Interval
 from unlearned.evidence.subject import Subject
 from unlearned.records import LABEL, NO_REFERENCE, Finding, SubjectName
 
+PRIOR, SPREAD = 3.0, 0.35
+"""ν and s_0 of the label: what is believed of how models that never knew differ, in the logarithm of their steps, before any was seen."""
+GRID = (0, 10, 25, 50, 100, 200, 500)
+"""Steps after which knowledge is measured."""
 UNKNOWN = "nothing was forgotten that could come back: the original model does not show it either"
-GUESSED = "the references show half of it without any attack, so that recall cannot be told from what anybody knows"
+GUESSED = "among the references one shows half of it without any attack, so that recall cannot be told from what anybody knows"
 
 
 def half_recovery(curve: Array, budgets: Sequence[float], known: Array) -> Array:
@@ -68,14 +78,25 @@ def recovery_area(curve: Array, budgets: Sequence[float], known: Array) -> Array
     return area
 
 
-def long_term(own: Array, control: Array, most: float) -> NDArray[np.bool_]:
-    """Whether forgetting is long-term, (...): not n_½ < n_½(control) / 2, with both at most the whole budget.
+def long_term(own: Array, references: Array, most: float) -> Array:
+    """The probability that forgetting is long-term, (...): that a further model that never knew takes less than twice as long as this one.
 
-    >>> long_term(np.array([10.0, 60.0, np.inf, 30.0]), np.array([100.0, 100.0, np.inf, np.inf]), 100.0).tolist()
-    [False, True, True, False]
+    >>> [round(float(long_term(np.array(n), np.array([80.0, 110.0, 95.0]), 200.0)), 2) for n in (4.0, 30.0, 90.0, np.inf)]
+    [0.0, 0.12, 0.94, 1.0]
+
+    Args:
+        own: n_½ of the model, (...); infinite where the half is not reached.
+        references: those of the references, (..., R).
+        most: the whole budget.
     """
-    later: NDArray[np.bool_] = ~(np.minimum(own, most) < np.minimum(control, most) / 2)
-    return later
+    logs = np.log(np.clip(references, 1, most))
+    count, mean = logs.shape[-1], logs.mean(axis=-1)
+    freedom = PRIOR + count - 1
+    spread = np.sqrt((PRIOR * SPREAD**2 + ((logs - mean[..., None]) ** 2).sum(axis=-1)) / freedom * (1 + 1 / count))
+    reached = np.isfinite(own)
+    distance = np.log(2 * np.clip(np.where(reached, own, most), 1, most)) - mean
+    share: Array = np.where(reached, stats.t.cdf(distance / spread, freedom), 1.0)
+    return share
 
 
 def findings_of_recovery(subject: Subject, attack: str, split: str, curves: SampleCurves, budgets: Sequence[float], budget_unit: str) -> list[Finding]:
@@ -143,24 +164,20 @@ def _label(attack: str, split: str, curves: SampleCurves, budgets: Sequence[floa
         return absent(attack, LABEL, split, reason, unit="share", kind="attack")
 
     if not references:
-        return none(f"{NO_REFERENCE}, and without one recall cannot be told from learning")
+        return none(NO_REFERENCE)
     known = curves["original"][0][0]
     table = np.column_stack([known, *unlearned, *(point for points in references for point in points)])
-    most, width, count = budgets[-1], len(budgets), len(references)
+    width, count = len(budgets), len(references)
 
     def halves(means: Array) -> Array:
-        """n_½ of the unlearned model and of each reference, at most the whole budget, (..., 1 + R)."""
+        """n_½ of the unlearned model and of each reference, (..., 1 + R)."""
         of_each = means[..., 1:].reshape(*means.shape[:-1], 1 + count, width)
-        found: Array = np.minimum(half_recovery(of_each, budgets, np.broadcast_to(means[..., :1], of_each.shape[:-1])), most)
-        return found
+        return half_recovery(of_each, budgets, np.broadcast_to(means[..., :1], of_each.shape[:-1]))
 
-    now = halves(table.mean(axis=0))
-    if now[1:].mean() == 0:
+    if halves(table.mean(axis=0))[1:].min() == 0:
         return none(GUESSED)
     drawn = halves(resampled_means(table, seed))
-    chosen = np.random.default_rng(derive_seed(seed, "references")).integers(0, count, (len(drawn), count))
-    control = np.take_along_axis(drawn[:, 1:], chosen, axis=1).mean(axis=1)
-    share = float(long_term(drawn[:, 0], control, most).mean())
+    share = float(long_term(drawn[:, 0], drawn[:, 1:], budgets[-1]).mean())
     return Finding(
         audit=attack,
         kind="attack",

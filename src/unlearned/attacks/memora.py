@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
-from unlearned.attacks._recovery import findings_of_recovery
+from unlearned.attacks._recovery import GRID, findings_of_recovery
 from unlearned.attacks._regrown import Divided, Regrowth, concepts_of, divide
 from unlearned.attacks._regrown_classes import RegrownClasses
 from unlearned.attacks._regrown_images import RegrownImages, generated
@@ -56,7 +56,6 @@ from unlearned.tasks._task import DataSource
 from unlearned.tasks.image_generation import Blended, ImageGeneration, denoiser_of
 from unlearned.tasks.text_generation import TextGeneration
 
-GRID = (0, 10, 25, 50, 100, 200, 500)
 FEWEST = "no concept of the forget set has three samples, so that there is no pair of references with something left to measure"
 
 

@@ -112,7 +112,8 @@ def save_adapter(adapted: Any, directory: Path) -> None:
     layers = {name.removeprefix(inside): tensor.contiguous() for name, tensor in get_peft_model_state_dict(adapted).items() if name.startswith(inside)}
     config = adapted.peft_config[adapted.active_adapter].to_dict()
     wanted = {name: config[name] for name in ("r", "lora_alpha", "lora_dropout")}
-    wanted["target_modules"] = sorted(name.removeprefix("unet.") for name in config["target_modules"] if name.startswith("unet."))
+    # Not from the configuration: peft shortens many names to what they end with.
+    wanted["target_modules"] = sorted({name.removesuffix(".lora_A.weight") for name in layers if name.endswith(".lora_A.weight")})
     pipeline = getattr(diffusers, _PIPELINES[len(model.text_encoders)])
     pipeline.save_lora_weights(directory, unet_lora_layers=layers, unet_lora_adapter_metadata=wanted)
 
