@@ -88,7 +88,7 @@ def test_which_model_runs_where() -> None:
     attack._regrowth(subject)(subject, subject.unlearned.model, material.references)
     assert set(calls) == {("unlearned", part) for part in ("unet", "text", "vae", "decoder")}
     calls.clear()
-    attack.attacked(subject, subject.unlearned.model, material, "forget")  # copies of the model keep the marks
+    attack.attacked(subject, subject.unlearned.model, material)  # copies of the model keep the marks
     assert {who for who, _ in calls} == {"unlearned"}
 
 
@@ -96,7 +96,7 @@ def test_training_starts_from_the_attacked_model_and_moves_its_attention_alone()
     subject = only_class_three(subject_of("stable", references=0))
     before = bits(subject.unlearned.model)
     attack = Memora(**SMALL | {"steps": 2, "lr": 0.1})
-    adapted, points = attack.attacked(subject, subject.unlearned.model, attack.material(subject), "forget")
+    adapted, points = attack.attacked(subject, subject.unlearned.model, attack.material(subject))
     after = bits(adapted)
     assert len(points) == 2
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
@@ -142,7 +142,7 @@ def test_saved_adapter_is_read_by_plain_diffusers(kind: str, tmp_path: Path) -> 
     attack = Memora(**SMALL | {"lr": 0.1, "lora": {"rank": 2, "alpha": 6, "start": "small"}, "save": str(tmp_path / "adapter")})
     [*_, label] = attack.measure(subject)
     assert label.metric == LABEL
-    adapted, _ = replace_save(attack).attacked(subject, subject.unlearned.model, attack.material(subject), "forget")
+    adapted, _ = replace_save(attack).attacked(subject, subject.unlearned.model, attack.material(subject))
     subject.engine.task.save(subject.unlearned, tmp_path)
     kinds = {"stable": diffusers.StableDiffusionPipeline, "pixel": diffusers.StableDiffusionPipeline, "stable-xl": diffusers.StableDiffusionXLPipeline}
     pipeline = kinds[kind].from_pretrained(tmp_path, **({"vae": None} if kind == "pixel" else {}))
@@ -177,7 +177,7 @@ def test_saved_adapter_is_read_by_peft(kind: str, where: str | None, tmp_path: P
     attack = Memora(**SMALL | {"lr": 0.1, "save": str(tmp_path / "adapter")})
     attack.measure(subject)
     material = attack.material(subject)
-    adapted, _ = replace_save(attack).attacked(subject, subject.unlearned.model, material, "forget-rest")
+    adapted, _ = replace_save(attack).attacked(subject, subject.unlearned.model, material)
     loaded = PeftModel.from_pretrained(copy.deepcopy(subject.unlearned.model), tmp_path / "adapter").eval()
     outputs = [subject.engine.evaluate(model, material.rest, subject.engine.task.outputs) for model in (loaded, adapted, subject.unlearned.model)]
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)

@@ -25,6 +25,9 @@ class Divided(NamedTuple):
     references: Samples
     """An even number, pair by pair; those of a pair are of one concept."""
     rest: Samples
+    """What is measured."""
+    split: str
+    """What that is called."""
 
 
 def divide(subject: Subject, pairs: int, attack: str) -> Divided:
@@ -42,7 +45,7 @@ def divide(subject: Subject, pairs: int, attack: str) -> Divided:
         of_concept.setdefault(concept, []).append(i)
     chosen = [i for _, own in sorted(of_concept.items()) for i in own[: 2 * min(pairs, len(own) // 4 or len(own) // 3)]]
     taken = set(chosen)
-    return Divided(shuffled.subset(chosen), shuffled.subset(i for i in range(len(shuffled)) if i not in taken))
+    return Divided(shuffled.subset(chosen), shuffled.subset(i for i in range(len(shuffled)) if i not in taken), "forget-rest")
 
 
 def concepts_of(samples: Samples) -> list[int]:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
+from unlearned.attacks._curves import SampleCurves, curves_of, findings_of_knowledge, knowledge_of
 from unlearned.attacks._recovery import GRID, findings_of_recovery
 from unlearned.attacks._regrown import Divided, Regrowth, concepts_of, divide
 from unlearned.attacks._regrown_classes import RegrownClasses
@@ -149,21 +149,23 @@ class Memora(Attack):
     def measure(self, subject: Subject) -> list[Finding]:
         raise_faults([fault._replace(field=f"attack.{fault.field}") for fault in self.faults(subject.problem)])
         material = self.material(subject)
-        split = "forget" if material.rest is subject.problem.forget else "forget-rest"
         if not len(material.references) or not len(material.rest):
-            return [absent(self.name, "knowledge", split, FEWEST, unit="share", kind="attack")]
+            return [absent(self.name, "knowledge", material.split, FEWEST, unit="share", kind="attack")]
 
         def curve(model: nn.Module) -> list[Array]:
             if model is subject.problem.original.model:
                 return [knowledge_of(subject, model, material.rest)]
-            return self.attacked(subject, model, material, split)[1]
+            return self.attacked(subject, model, material)[1]
 
         try:
-            curves = curves_of(subject, curve)
+            return self.findings(subject, material, curves_of(subject, curve))
         except DivergedError as error:
             reason = f"the attack itself diverged ({str(error).partition(':')[0]}); give it a lower lr"
-            return [absent(self.name, "knowledge", split, reason, unit="share", kind="attack")]
-        budgets = self.budgets()
+            return [absent(self.name, "knowledge", material.split, reason, unit="share", kind="attack")]
+
+    def findings(self, subject: Subject, material: Divided, curves: SampleCurves) -> list[Finding]:
+        """What curves of all models come to; of the original the first point suffices."""
+        budgets, split = self.budgets(), material.split
         findings = findings_of_knowledge(subject, self.name, split, curves, budgets, "steps")
         return [*findings, *findings_of_recovery(subject, self.name, split, curves, budgets, "steps")]
 
@@ -177,12 +179,12 @@ class Memora(Attack):
         if wanted == "source":
             assert self.source is not None
             read = task.read(self.source, problem.original, "attack.source", problem.retain)
-            return Divided(self._prompted(problem, _paired(read, self.pairs)), problem.forget)
+            return Divided(self._prompted(problem, _paired(read, self.pairs)), problem.forget, "forget")
         prompt = None if self.prompt is None else self._tokens(problem, self.prompt)
         drawn = generated(subject, self.pairs, self.name, steps=self.inversion_steps, guidance=self._guidance(problem), prompt=prompt)
-        return Divided(drawn, problem.forget)
+        return Divided(drawn, problem.forget, "forget")
 
-    def attacked(self, subject: Subject, model: nn.Module, material: Divided, split: str) -> tuple[nn.Module, list[Array]]:
+    def attacked(self, subject: Subject, model: nn.Module, material: Divided) -> tuple[nn.Module, list[Array]]:
         """The model after the attack, adapters merged, and its knowledge of each sample at each budget. The model that is given is not changed."""
         who = next((who for who, known in subject.models() if known is model), None)
         shown = who is not None and not any(row.subject == who and (row.after or "").startswith(self.name) for row in subject.pictures)
@@ -194,7 +196,7 @@ class Memora(Attack):
                 asked = self._asked(model, adapted)
                 points.append(knowledge_of(subject, asked, material.rest))
                 if who is not None:
-                    show(subject, [(who, asked)], few, split, after=f"{self.name}, {step} {'step' if step == 1 else 'steps'}")
+                    show(subject, [(who, asked)], few, material.split, after=f"{self.name}, {step} {'step' if step == 1 else 'steps'}")
             if step == self.steps and self.save is not None and who == "unlearned":
                 with atomic_directory(Path(self.save), "attack.save") as fresh:
                     subject.engine.task.save_adapter(adapted, fresh)

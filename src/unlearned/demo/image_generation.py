@@ -1,7 +1,8 @@
 """Handwritten digits, drawn: a small diffusion model with cross-attention to a prompt forgets how to draw the digit 3.
 
 The model works in pixel space, 8 x 8, and is asked as Stable Diffusion is: "a photo of 3". A small classifier that comes with the package judges what an
-image shows. Two references are retrained without the digit; the report shows what all of them draw, before and after relearning.
+image shows. Two references are retrained without the digit; the report shows what all of them draw, before and after relearning and while the model regrows
+the digit from its own images (MemoRa), and says whether the digit is asleep or gone.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class DrawnDigits(Demo):
             "training": {"optimizer": "adamw", "lr": 0.006, "weight_decay": 0.0, "batch_size": 128, "epochs": 26, "schedule": "cosine"},
             "references": {"count": 2},
             "audits": ["utility", {"name": "generation", "samples": 200, "pictures": 10}, "cost"],
-            "attacks": [{"name": "relearn", "steps": 20, "optimizer": "adam", "lr": 1e-3, "batch_size": 32, "pictures": 10}],
+            "attacks": [
+                {"name": "relearn", "steps": 20, "optimizer": "adam", "lr": 1e-3, "batch_size": 32, "pictures": 10},
+                {"name": "memora", "steps": 100, "inversion_steps": 25, "start_step": 8, "pictures": 10},
+            ],
         }
 
 

@@ -44,6 +44,7 @@ def attacks(findings: Sequence[Finding], skipped: Mapping[str, str]) -> Renderab
     parts: list[RenderableType] = [table([f for f in numbers if f.value is not None])] if any(f.value is not None for f in numbers) else []
     parts.extend(_absent([f for f in numbers if f.value is None]))
     parts.extend(literal(curve.sentence) for curve in curves(findings))
+    parts.extend(literal(sentence, "bold") for sentence in words.labels(findings))
     parts.extend(literal(f"skipped {name}: {reason}", "yellow") for name, reason in skipped.items())
     return Group(*parts)
 

@@ -102,6 +102,8 @@ class Section:
     elsewhere: tuple[Row, ...] = ()
     answers: tuple[Answer, ...] = ()
     holes: tuple[Holes, ...] = ()
+    labels: tuple[str, ...] = ()
+    """Whether what was forgotten is asleep or gone, in sentences."""
 
 
 MOST = 6
@@ -118,7 +120,7 @@ def sections(record: AuditRecord) -> list[Section]:
         _holes(record, of[HOLES], elsewhere),
         _section(COST, of[COST], [], elsewhere=tuple(elsewhere)),
         _section(LEAKS, of[LEAKS], _drawn(of[LEAKS], split_by_split=True)),
-        _section(RETURNS, of[RETURNS], _returns(of[RETURNS])),
+        replace(_section(RETURNS, of[RETURNS], _returns(of[RETURNS])), labels=tuple(words.labels(of[RETURNS]))),
         _section(OTHER, of[OTHER], _drawn(of[OTHER])),
         _section(CHOICE, [], [plots.tried(shown) for shown in record.exhibits if isinstance(shown, Trial)]),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unlearned.records import Check, Direction, Finding, SubjectName, Verdict
+from unlearned.records import LABEL, Check, Direction, Finding, SubjectName, Verdict, label_sentence
 
 SUBJECTS: dict[SubjectName, str] = {"original": "original", "unlearned": "unlearned", "reference": "retrained (reference)"}
 ABSENT = "none"
@@ -120,6 +120,12 @@ def of_retentions(findings: Iterable[Finding]) -> dict[int, str]:
     for finding in found:
         units.setdefault(finding.entry, set()).add(finding.budget_unit or "")
     return {id(f): f.entry + (f", {f.budget_unit}" if len(units[f.entry]) > 1 else "") for f in found}
+
+
+def labels(findings: Iterable[Finding]) -> list[str]:
+    """What each attack says about asleep or gone, in whole sentences."""
+    found = [f for f in findings if f.metric == LABEL]
+    return [f"{f.audit}: {label_sentence(f.value)}" if f.value is not None else f"{f.audit}: neither asleep nor gone can be said: {f.reason}." for f in found]
 
 
 def place(split: str) -> str:
