@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.attacks.planted import world
 from tests.conformance.test_measurements import subject_of
 from tests.models import bits, bundle_of, digits, images, prompt_tokenizer, same_bits
 from unlearned.api import make_problem
+from unlearned.attacks._curves import knowledge_of
 from unlearned.attacks._regrown import arcs, divide
 from unlearned.attacks._regrown_classes import seen_as
 from unlearned.attacks._regrown_texts import begun, written
@@ -50,10 +52,10 @@ def test_three_pairs_of_one_concept_become_33_images_under_its_prompt() -> None:
     assert words == {("a", "photo", "of", "3")}
     assert set(regrown.fact("label")) == {3}
     assert arcs(11) == [i / 10 for i in range(11)]
-    flipped = Memora(inversion_steps=5, start_step=2, flip=True)
+    flipped = Memora(inversion_steps=5, start_step=2, points=2, flip=True)
     twice = flipped._regrowth(subject)(subject, subject.unlearned.model, material.references)
-    assert len(twice) == 66
-    assert torch.equal(twice[33 + 4]["pixel_values"], regrown[4]["pixel_values"].flip(-1))
+    assert len(twice) == 12
+    assert torch.equal(twice[6 + 4]["pixel_values"], twice[4]["pixel_values"].flip(-1))
 
 
 def test_each_class_has_pairs_of_its_own_and_no_pair_mixes_classes() -> None:
@@ -236,14 +238,26 @@ def test_at_the_ends_a_language_model_goes_on_as_it_does_by_itself() -> None:
         assert regrown[position]["input_ids"].tolist() == alone["input_ids"].tolist()
 
 
+def probabilities(attack: Memora, subjects: Sequence[Subject]) -> list[float]:
+    """Of long-term forgetting, for subjects that differ in the unlearned model alone: original and references are attacked once."""
+    first = subjects[0]
+    material = attack.material(first)
+    known = [knowledge_of(first, first.problem.original.model, material.rest)]
+    controls = [attack.attacked(first, each.bundle.model, material)[1] for each in first.references]
+    found = []
+    for subject in subjects:
+        own = attack.attacked(subject, subject.unlearned.model, material)[1]
+        [label] = pick(attack.findings(subject, material, {"original": [known], "unlearned": [own], "reference": controls}), metric=LABEL)
+        assert label.value is not None
+        found.append(label.value)
+    return found
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_language_model_that_hides_is_asleep_and_one_that_never_knew_is_gone(seed: int) -> None:
-    attack = Memora(steps=100, points=5, lr=0.003)
-    labels = [pick(attack.measure(subject), metric=LABEL)[0].value for subject in world(seed)]
-    assert labels[0] is not None
-    assert labels[1] is not None
-    assert labels[0] < 0.1
-    assert labels[1] > 0.9
+    hidden, never = probabilities(Memora(steps=100, points=5, lr=0.003), world(seed))
+    assert hidden < 0.1
+    assert never > 0.9
 
 
 @functools.cache
@@ -265,12 +279,10 @@ def class_world(seed: int) -> tuple[Subject, Subject]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_classifier_that_hides_is_asleep_and_one_that_never_knew_is_gone(seed: int) -> None:
-    attack = Memora(steps=100, lr=0.003)
-    labels = [pick(attack.measure(subject), metric=LABEL)[0].value for subject in class_world(seed)]
-    assert labels[0] is not None
-    assert labels[1] is not None
-    assert labels[0] < 0.1
-    assert labels[1] > 0.9
+    """Less sure than with texts: a class that was never known is learnt, too, and half of it takes only about three times the steps."""
+    hidden, never = probabilities(Memora(steps=100, lr=0.003), class_world(seed))
+    assert hidden < 0.2
+    assert never > 0.8
 
 
 @pytest.mark.parametrize(
