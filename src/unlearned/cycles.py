@@ -62,7 +62,7 @@ def relearn_cycles(problem: Problem, method: Method, attack: Memora, references:
         unlearned = forget(replace(problem, original=start), method, engine).bundle
         current = Subject(problem, unlearned, references, engine)
         regrown, points = attack.attacked(current, unlearned.model, material)
-        findings = attack.findings(current, material, {"original": [known], "unlearned": [points], "reference": controls})
+        findings = attack.concluded(current, material, {"original": [known], "unlearned": [points], "reference": controls})
         found.append(Cycle(number, unlearned.model, regrown, findings))
         start = problem.original.with_model(regrown)
     return found

@@ -247,7 +247,7 @@ def probabilities(attack: Memora, subjects: Sequence[Subject]) -> list[float]:
     found = []
     for subject in subjects:
         own = attack.attacked(subject, subject.unlearned.model, material)[1]
-        [label] = pick(attack.findings(subject, material, {"original": [known], "unlearned": [own], "reference": controls}), metric=LABEL)
+        [label] = pick(attack.concluded(subject, material, {"original": [known], "unlearned": [own], "reference": controls}), metric=LABEL)
         assert label.value is not None
         found.append(label.value)
     return found

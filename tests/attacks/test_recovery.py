@@ -171,7 +171,7 @@ def test_samples_are_drawn_with_all_that_is_known_of_them() -> None:
 def test_the_label_is_a_check_of_the_verdict(probability: float, passed: bool | None) -> None:
     finding = Finding(audit="memora", kind="attack", metric=LABEL, split="forget", subject="unlearned", value=probability, n=9, unit="share", reason="held")
     [check] = judge([finding], Limits()).checks
-    assert (check.passed, check.name) == (passed, "asleep or gone (memora)")
+    assert (check.passed, check.name) == (passed, "asleep or gone, memora")
     assert check.words.startswith("gone" if probability >= 0.5 else "asleep")
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from unlearned.bench._regeneration_cells import CLASSIFIERS, CONTROLS, Classified, Drawn
+from unlearned.bench._regeneration_cells import CLASSIFIERS, CONTROLS, TEXTS, Classified, Drawn
 from unlearned.bench._run import run_suite
 from unlearned.bench._suite import Place
 from unlearned.bench._text_grids import CONTENDERS as TEXT_CONTENDERS
-from unlearned.bench.regeneration import TEXTS, RegenerationSuite
+from unlearned.bench.regeneration import RegenerationSuite
 from unlearned.engine.settings import Compute
 from unlearned.errors import InputError
 from unlearned.methods import methods

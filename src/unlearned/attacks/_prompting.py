@@ -101,8 +101,8 @@ class Prompting(Attack):
 
     def _curve(self, subject: Subject, model: nn.Module, references: Samples, measured: Samples) -> list[Array]:
         who = next(who for who, known in subject.models() if known is model)
-        seen = any(row.subject == who and (row.after or "").startswith(self.name) for row in subject.pictures)
-        few = measured.subset(range(0 if seen else min(self.pictures, len(measured))))
+        later = any(model is each.bundle.model for each in subject.references[1:])  # of the references only the first is shown
+        few = measured.subset(range(0 if later else min(self.pictures, len(measured))))
         budgets, points = self.budgets(), []
 
         def watch(reading: nn.Module, step: int) -> None:

@@ -158,12 +158,12 @@ class Memora(Attack):
             return self.attacked(subject, model, material)[1]
 
         try:
-            return self.findings(subject, material, curves_of(subject, curve))
+            return self.concluded(subject, material, curves_of(subject, curve))
         except DivergedError as error:
             reason = f"the attack itself diverged ({str(error).partition(':')[0]}); give it a lower lr"
             return [absent(self.name, "knowledge", material.split, reason, unit="share", kind="attack")]
 
-    def findings(self, subject: Subject, material: Divided, curves: SampleCurves) -> list[Finding]:
+    def concluded(self, subject: Subject, material: Divided, curves: SampleCurves) -> list[Finding]:
         """What curves of all models come to; of the original the first point suffices."""
         budgets, split = self.budgets(), material.split
         findings = findings_of_knowledge(subject, self.name, split, curves, budgets, "steps")
@@ -187,7 +187,7 @@ class Memora(Attack):
     def attacked(self, subject: Subject, model: nn.Module, material: Divided) -> tuple[nn.Module, list[Array]]:
         """The model after the attack, adapters merged, and its knowledge of each sample at each budget. The model that is given is not changed."""
         who = next((who for who, known in subject.models() if known is model), None)
-        shown = who is not None and not any(row.subject == who and (row.after or "").startswith(self.name) for row in subject.pictures)
+        shown = who is not None and not any(model is later.bundle.model for later in subject.references[1:])
         few = material.rest.subset(range(min(self.pictures if shown else 0, len(material.rest))))
         budgets, points = self.budgets(), []
 

@@ -180,7 +180,7 @@ class Regeneration(Cell):
         known = [knowledge_of(subject, subject.problem.original.model, material.rest)]
         own = attack.attacked(subject, subject.unlearned.model, material)[1]
         controls = [self._control(place, attack, subject, number) for number in range(len(subject.references))]
-        return attack.findings(subject, material, {"original": [known], "unlearned": [own], "reference": controls})
+        return attack.concluded(subject, material, {"original": [known], "unlearned": [own], "reference": controls})
 
     def _control(self, place: Place, attack: Memora, subject: Subject, number: int) -> list[Array]:
         """The curve of a reference: computed once and kept."""

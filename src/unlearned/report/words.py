@@ -125,7 +125,7 @@ def of_retentions(findings: Iterable[Finding]) -> dict[int, str]:
 def labels(findings: Iterable[Finding]) -> list[str]:
     """What each attack says about asleep or gone, in whole sentences."""
     found = [f for f in findings if f.metric == LABEL]
-    return [f"{f.audit}: {label_sentence(f.value)}" if f.value is not None else f"{f.audit}: neither asleep nor gone can be said: {f.reason}." for f in found]
+    return [f"{f.entry}: {label_sentence(f.value)}" if f.value is not None else f"{f.entry}: neither asleep nor gone can be said: {f.reason}." for f in found]
 
 
 def place(split: str) -> str:
