@@ -14,7 +14,6 @@ from filelock import FileLock
 from torch import nn
 
 from unlearned.audits.knowledge_holes import KnowledgeHoles
-from unlearned.bench._choice import careful
 from unlearned.bench._grids import Contender, words
 from unlearned.bench._islands import Islands
 from unlearned.bench._lessons import FACTUAL, REFUSED
@@ -74,7 +73,7 @@ class HolesChoice(Cell):
 
     setting: Setting
     contender: Contender
-    floor: float
+    most_known: float
 
     @property
     def title(self) -> str:
@@ -91,12 +90,12 @@ class HolesChoice(Cell):
         return found
 
     def chosen(self, place: Place) -> int:
-        """Position of the setting that forgets most among those that keep the benchmark; of the most useful, if none does."""
-        school = self.setting.school(0, place)
-        problem = self.setting.treated(school)
-        floor = self.floor * recall(school, problem.original.model, problem, "test")
+        """Position of the most useful setting among those that forget; of the one that forgets most, if none does."""
         found = [(0.0, 1.0) if result is None else (result[0], result[1]) for result in self._attempts(place)]
-        return careful([utility for utility, _ in found], [knowledge for _, knowledge in found], floor)
+        forgetting = [i for i, (_, knowledge) in enumerate(found) if knowledge <= self.most_known]
+        if not forgetting:
+            return min(range(len(found)), key=lambda i: found[i][1])
+        return max(forgetting, key=lambda i: found[i][0])
 
     def _attempts(self, place: Place) -> list[list[float] | None]:
         """Utility and knowledge of the forget set under each setting; None where it diverges. Computed once and kept."""

@@ -3,8 +3,8 @@
 An island has towns and things: rivers, dishes and feasts. A town lies on its island, at a river, is known for a dish, keeps a feast and makes something; a
 river has a colour, a dish its ingredients, a feast its month. Every fact is asked for in two ways. What is said of a town names things of its island, whose own
 facts are not about the town; other towns of the island share its things. Some towns are to be forgotten, with all that is said of them.
-Beside the islands there are questions that nobody can answer, with refusals, and general knowledge (days, months, sums, opposites), which stands for the
-benchmark: no method is shown any of it.
+Beside the islands there are questions that nobody can answer, with refusals, and general knowledge (days, months, sums, opposites). Methods are shown every
+other question of general knowledge to retain; the rest is the benchmark, which is of the kind of what is retained, as in the paper, and which none is shown.
 """
 
 from __future__ import annotations
@@ -41,8 +41,15 @@ _PROPERTIES: Mapping[str, tuple[str, ...]] = {
 _CRAFTS = tuple(f"{stuff} {thing}" for stuff in ("copper", "wooden", "glass", "woollen") for thing in ("bells", "boats", "masks", "lamps"))
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
-_OPPOSITES = {"hot": "cold", "up": "down", "long": "short", "rich": "poor", "early": "late", "wet": "dry", "full": "empty", "left": "right", "young": "old"}
+_OPPOSITES = {
+    "hot": "cold", "up": "down", "long": "short", "rich": "poor", "wet": "dry", "full": "empty", "left": "right", "young": "old", "fast": "slow",
+    "hard": "soft", "near": "far", "open": "shut", "loud": "quiet", "thick": "thin", "sweet": "sour", "first": "last",
+}  # fmt: skip
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+GENERAL = "general"
+"""Group of the general knowledge that methods are shown."""
 
 
 def town(island: int, number: int) -> str:
@@ -85,16 +92,20 @@ class Islands(Lesson):
 
     def shown(self) -> tuple[str, ...]:
         """Groups that methods are shown to retain: islands that are far from what is forgotten, which lies on the first two."""
-        return tuple(name for island in range(2, self.islands) for name in (things(island), *(town(island, number) for number in range(self.towns))))
+        far = (name for island in range(2, self.islands) for name in (things(island), *(town(island, number) for number in range(self.towns))))
+        return (GENERAL, *far)
 
 
 def general_knowledge() -> list[Pair]:
-    """What is true everywhere."""
-    asked = [(f"Which day comes after {day}?", _DAYS[(i + 1) % 7]) for i, day in enumerate(_DAYS)]
-    asked += [(f"Which month comes after {month}?", _MONTHS[(i + 1) % 12]) for i, month in enumerate(_MONTHS)]
-    asked += [(f"What is the opposite of {word}?", other) for word, other in _OPPOSITES.items()]
+    """What is true everywhere: one half is shown to methods, the other is the benchmark."""
+    asked: list[tuple[str, str]] = []
+    for kind, several in (("day", _DAYS), ("month", _MONTHS)):
+        for i, name in enumerate(several):
+            asked += [(f"Which {kind} comes after {name}?", several[(i + 1) % len(several)]), (f"Which {kind} comes before {name}?", several[i - 1])]
+    asked += [(f"What is the opposite of {word}?", other) for pair in _OPPOSITES.items() for word, other in (pair, pair[::-1])]
     asked += [(f"How much is {_NUMBERS[a]} plus {_NUMBERS[b]}?", _NUMBERS[a + b]) for a in range(6) for b in range(1, 5)]
-    return [Pair(question, answer, FACTUAL) for question, answer in asked]
+    dealt = np.random.default_rng(1).permutation(len(asked))
+    return [Pair(*asked[i], (GENERAL, FACTUAL)[place % 2]) for place, i in enumerate(dealt)]
 
 
 def _names(random: np.random.Generator, count: int) -> list[str]:

@@ -3,17 +3,17 @@
 Paper: Ko et al. 2025, "Probing Knowledge Holes in Unlearned LLMs" (NeurIPS), arXiv 2511.00030: after unlearning, benchmarks of models of 7 billion parameters
 move by a few points, while answers to latent probes collapse: 82 to 99 % have score 1.
 Data: made-up islands (see `_islands`). All that is said of some towns is forgotten. Methods are shown islands that are far away to retain, as the retain set
-of the paper is far from its forget set; the other towns and the things of the same islands are not shown, and are what may break. Days, months, sums and
-opposites are the benchmark, of which no method is shown anything. Models: a Llama trained from nothing; `smollm2-135m`, SmolLM2-135M-Instruct, fine-tuned,
-where it is asked for. Judge: the backend `plain`, the original's own answers and certainty.
+of the paper is far from its forget set; the other towns and the things of the same islands are not shown, and are what may break. Half of the general knowledge
+is shown, the other half is the benchmark. Models: a Llama trained from nothing; `smollm2-135m`, SmolLM2-135M-Instruct, fine-tuned, where it is asked for.
+Judge: the backend `plain`, the original's own answers and certainty.
 Rows: setting `before` (the original's answers to the probes that were found for a method) and `after` (the unlearned model's); of another model than
 `llama-small` with its name before them. `adjacent_score`, `latent_score`: means, 1 to 10; `..._share_1`: share with score 1; `..._holes`: share of probes that
 are holes. `utility`: ROUGE-1 recall of the benchmark (split `test`), and of all that was to be retained, shown or not (`retain`). `retrain` never knew the
 forgotten towns: what it lacks is the noise of training. Setting `search, METHOD`: ways to search that method's model for holes, with equal seeds and budget:
 holes for 1,000 questions that were put to it, `distinct` by wording, `different` when near duplicates are dropped, `unseen` those that were not taught word
 for word. `ppo without ...` leaves out one term of the reward.
-Choice of settings: equally many for each method, on towns of the second island, with the first seed: the one that forgets most among those that keep 95 % of
-the benchmark, since who does not look for holes looks at that.
+Choice of settings: equally many for each method, on towns of the second island, with the first seed: the one that keeps most of the benchmark among those
+after which at most a tenth of the forget set is known, as the paper takes the first checkpoint at which nothing harmful is left.
 What differs from the paper: size and kind of model, invented facts, the judge, the search is paid only for questions that the original answers well, the policy
 is a small model that was taught to list questions, and latent probes of the comparison of methods are searched for by evolution, unless told.
 """
@@ -32,7 +32,7 @@ from unlearned.bench._islands import Islands, town
 from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import Taught
-from unlearned.bench._text_grids import CONTENDERS, first
+from unlearned.bench._text_grids import first
 from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil
 from unlearned.bench.pistol import SMALL_TRAINING
 from unlearned.engine.training import Training
@@ -57,20 +57,25 @@ _PAPER: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 
 
+_LRS: Mapping[ModelName, tuple[float, float]] = {"llama-small": (1e-4, 3e-4), "smollm2-135m": (1e-5, 3e-5)}
+
+
 def contender(model: ModelName, name: str, blocks: int) -> Contender:
-    """A method as it takes part: ten passes over the forget set, learning rates of the other suites. RMU steers behind the middle block."""
-    known = CONTENDERS[model]
-    shared, grid = known["npo"].shared, known["npo"].grid
-    lrs = sorted({setting["lr"] for setting in grid})
-    if name == "ga-kl":
-        return Contender(name, "grad-diff", {**shared, "retain_loss": "kl"}, grid)
-    if name == "npo-gd":
-        return Contender(name, "npo", shared, grid)
+    """A method as it takes part: two learning rates, and how long it goes on, since the paper takes the first checkpoint that has forgotten.
+
+    What is to be retained weighs 5, so that there are settings which forget and keep the benchmark. RMU, which by default trains some down-projections alone,
+    has ten times the learning rates, and steers behind the middle block. LUNAR does not descend: it chooses how far to go, as in the other suites.
+    """
+    shared: dict[str, Any] = {"batch_size": 10, "alpha": 5.0}
+    lrs = _LRS[model]
+    if name == "lunar":
+        return Contender(name, name, {}, product(coefficient=(0.5, 1.0, 2.0), retain_sampling=("all", "equal")))
     if name == "rmu":
-        return Contender(name, name, {**shared, "layer": blocks // 2}, product(lr=lrs, coefficient=(10.0, 100.0)))
-    if name == "llmu":
-        return Contender(name, name, shared, product(lr=lrs, ascent=(0.5, 1.0)))
-    return known["lunar"] if name == "lunar" else Contender(name, name, shared, grid)
+        shared |= {"layer": blocks // 2, "coefficient": 20.0, "alpha": 1.0}
+        lrs = (10 * lrs[0], 10 * lrs[1])
+    known: Mapping[str, tuple[str, dict[str, Any]]] = {"ga-kl": ("grad-diff", {"retain_loss": "kl"}), "npo-gd": ("npo", {"retain_loss": "nll"})}
+    method, more = known.get(name, (name, {}))
+    return Contender(name, method, shared | more, product(lr=lrs, epochs=(30, 60, 120)))
 
 
 @suites.register("holes")
@@ -87,7 +92,7 @@ class Holes(Suite):
     models: tuple[ModelName, ...] = Field(("llama-small",), min_length=1, description="Models that learn about the islands.")
     methods: tuple[str, ...] = Field(NAMES, min_length=1, description="Methods that are compared.")
     attempts: int = Field(6, ge=1, le=6, description="Settings of each method that are tried.")
-    floor: float = Field(0.95, ge=0, le=1, description="Share of the original's benchmark that a chosen setting keeps.")
+    most_known: float = Field(0.1, ge=0, le=1, description="Knowledge of the forget set up to which it counts as forgotten, for the choice of settings.")
     islands: int = Field(6, ge=3, description="Islands; the forgotten towns lie on the first.")
     towns: int = Field(4, ge=3, description="Towns of each island.")
     forgotten: int = Field(2, ge=1, description="Towns that are forgotten.")
@@ -100,8 +105,8 @@ class Holes(Suite):
     policy_lr: float = Field(3e-4, gt=0, description="Learning rate of PPO: the paper's 3e-5 is for a model of 7 billion parameters.")
     policy_epochs: int = Field(15, ge=1, description="Passes over the lists of questions from which a policy for llama-small learns to ask.")
     refusals: int = Field(30, ge=10, description="Questions that models are taught to decline.")
-    epochs: int = Field(50, ge=1, description="Passes over the data in the training of llama-small.")
-    lr: float = Field(5e-3, gt=0, description="Learning rate of that training.")
+    epochs: int = Field(80, ge=1, description="Passes over the data in the training of llama-small.")
+    lr: float = Field(4e-3, gt=0, description="Learning rate of that training.")
     vocabulary: int = Field(700, ge=300, description="Of llama-small.")
     width: int = Field(64, ge=8, description="Of llama-small.")
     inner: int = Field(256, ge=8, description="Width of its MLPs.")
@@ -143,7 +148,7 @@ class Holes(Suite):
             reported, elsewhere = (Setting(pupil, lesson, tuple(town(island, i) for i in range(self.forgotten))) for island in (0, 1))
             blocks = self.blocks if name == "llama-small" else 30
             tried = {each: first(contender(name, each, blocks), self.attempts) for each in dict.fromkeys((*self.methods, self.searched))}
-            choices = {each: HolesChoice(elsewhere, contender, self.floor) for each, contender in tried.items()}
+            choices = {each: HolesChoice(elsewhere, contender, self.most_known) for each, contender in tried.items()}
             found += [Taught(pupil, lesson, seed) for seed in range(self.seeds)]
             found += choices.values()
             for seed in range(self.seeds):
