@@ -105,7 +105,7 @@ def general_knowledge() -> list[Pair]:
     asked += [(f"What is the opposite of {word}?", other) for pair in _OPPOSITES.items() for word, other in (pair, pair[::-1])]
     asked += [(f"How much is {_NUMBERS[a]} plus {_NUMBERS[b]}?", _NUMBERS[a + b]) for a in range(6) for b in range(1, 5)]
     dealt = np.random.default_rng(1).permutation(len(asked))
-    return [Pair(*asked[i], (GENERAL, FACTUAL)[place % 2]) for place, i in enumerate(dealt)]
+    return [Pair(asked[i][0], asked[i][1], (GENERAL, FACTUAL)[place % 2]) for place, i in enumerate(dealt)]
 
 
 def _names(random: np.random.Generator, count: int) -> list[str]:
