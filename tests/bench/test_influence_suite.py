@@ -12,7 +12,7 @@ from tests.bench.small_images import write_fashion
 from tests.bench.small_texts import EDGES, write_texts
 from unlearned.bench import _forget_sets, _scene, _text_scene, influence
 from unlearned.bench._grids import CONTENDERS, Contender, product
-from unlearned.bench._influence_texts import PrunedTexts, token_distance
+from unlearned.bench._influence_texts import PrunedTexts, score_for, token_distance
 from unlearned.bench._lessons import Contracts
 from unlearned.bench._run import run_suite
 from unlearned.bench._scene import Scale, scene_of
@@ -24,6 +24,7 @@ from unlearned.bench.influence import Influence, shortened, within
 from unlearned.bench.pistol import SMALL_TRAINING
 from unlearned.engine.loop import Plan, planned_steps
 from unlearned.engine.settings import Compute
+from unlearned.methods._method import ObjectiveMethod
 from unlearned.methods.neg_grad_plus import NegGradPlus
 from unlearned.records import BenchRow
 from unlearned.report.bench import sheets
@@ -39,8 +40,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def rows_of(values: dict[int, dict[str, list[float]]]) -> list[BenchRow]:
-    splits = {"accuracy": "test", "membership_auc": "forget", "tv": "forget", "seconds": "all", "unlearning_seconds": "all"}
-    rows = []
+    splits = {"accuracy": "test", "membership_auc": "forget", "tv": "forget", "seconds": "all"}
+    rows = [BenchRow(method="m", setting="s/m", seed=seed, split="all", metric="scoring_seconds", value=0.1) for seed in range(3)]
     for p, metrics in values.items():
         for metric, seeds in metrics.items():
             for seed, value in enumerate(seeds):
@@ -53,10 +54,10 @@ def test_how_far_it_goes_is_where_something_leaves_its_interval() -> None:
     spread = [0.4, 0.5, 0.6]
 
     def at(accuracy: float, skipped: float, seconds: float) -> dict[str, list[float]]:
-        same = {"membership_auc": spread, "tv": spread, "skipped_membership_auc_unpruned": spread, "unlearning_seconds": [seconds - 0.1] * 3}
+        same = {"membership_auc": spread, "tv": spread, "skipped_membership_auc_unpruned": spread}
         return {"accuracy": [accuracy] * 3, "skipped_membership_auc": [skipped] * 3, "seconds": [seconds] * 3, **same}
 
-    whole = {"accuracy": spread, "membership_auc": spread, "tv": spread, "seconds": [1.0] * 3, "unlearning_seconds": [1.0] * 3}
+    whole = {"accuracy": spread, "membership_auc": spread, "tv": spread, "seconds": [1.0] * 3}
     good = {0: whole, 10: at(0.26, 0.74, 0.9), 20: at(0.5, 0.5, 0.8)}
     assert within(rows_of(good), "s", "m") == pytest.approx((20, 0.2, 0.3))
     assert within(rows_of(good | {10: at(0.25, 0.5, 0.9)}), "s", "m") == pytest.approx((0, 0.0, 0.0))  # what comes after does not count
@@ -91,20 +92,25 @@ def test_the_suite_end_to_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     for p, metrics in ((0, found), (50, found + skipped)):
         for metric, split in metrics:
             assert by[f"gradient-norm/gradient-ascent/{p}", split, metric, 1] is not None
-    pruned, scoring = (by["gradient-norm/gradient-ascent/50", "all", name, 0] for name in ("seconds", "scoring_seconds"))
+    pruned, scoring = by["gradient-norm/gradient-ascent/50", "all", "seconds", 0], by["gradient-norm/gradient-ascent", "all", "scoring_seconds", 0]
     assert pruned is not None
     assert scoring is not None
     assert 0 < scoring < pruned
-    assert by["fewer-steps/gradient-ascent/50", "all", "scoring_seconds", 0] == 0
+    for of in ("forget", "retain"):  # retain alone skips nothing of the forget set
+        assert by[f"gradient-norm, {of} only/gradient-ascent/50", "forget", "tv", 0] is not None
+        assert ((f"gradient-norm, {of} only/gradient-ascent/50", *skipped[0][::-1], 0) in by) == (of == "forget")
     for score in ("gradient-norm", "fewer-steps"):
         assert by[f"{score}/gradient-ascent", "all", "time_saved_within_interval", None] is not None
     shown = record.model_copy(update={"rows": tuple(map(Influence.shown, record.rows))})
     sheet = next(sheet for sheet in sheets(shown, "mean", {}) if sheet.title == "tv, forget")
     assert sheet.settings == ["0 %", "50 %"]
-    assert [method for method, _ in sheet.rows] == ["original", "gradient-norm/gradient-ascent", "fewer-steps/gradient-ascent"]
+    rows = ["original", *(f"gradient-norm{which}/gradient-ascent" for which in ("", ", forget only", ", retain only")), "fewer-steps/gradient-ascent"]
+    assert [method for method, _ in sheet.rows] == rows
 
 
-@pytest.mark.parametrize("given", [{"scores": ("absent",)}, {"methods": ("absent",)}, {"shares": (10, 20)}, {"shares": (0, 100)}])
+@pytest.mark.parametrize(
+    "given", [{"scores": ("absent",)}, {"methods": ("absent",)}, {"shares": (10, 20)}, {"shares": (0, 100)}, {"alone": (100,)}, {"text_shares": (10, 20)}]
+)
 def test_what_does_not_take_part_is_refused(given: dict[str, tuple[object, ...]]) -> None:
     with pytest.raises(ValidationError):
         Influence(**given)
@@ -124,8 +130,14 @@ def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: 
             assert by[f"gradient-norm/grad-diff (llama-small)/{p}", split, metric] is not None
     assert by["gradient-norm/grad-diff (llama-small)/50", "forget-skipped", "skipped_membership_auc"] is not None
     assert 0 < (by["gradient-norm/grad-diff (llama-small)/50", "forget", "tv"] or 0) < 1
-    suite = Influence(text_methods=("grad-diff",), seeds=2)
-    assert len([cell for cell in suite.cells() if isinstance(cell, PrunedTexts)]) == 2 * 5
+    suite = Influence(text_methods=("grad-diff",), text_seeds=2, text_models=("llama-small", "smollm2-135m"))
+    cells = [cell for cell in suite.cells() if isinstance(cell, PrunedTexts)]
+    assert len(cells) == 2 * 2 * 5
+    by_adapters = cells[-1].choice.contender
+    method = by_adapters.made(by_adapters.grid[0])
+    assert isinstance(method, ObjectiveMethod)
+    assert method.lora is not None
+    assert score_for("smollm2-135m", "less").model_dump()["lora"]["rank"] == method.lora.rank
     _text_scene._class.cache_clear()
 
 

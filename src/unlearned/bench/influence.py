@@ -6,8 +6,10 @@ Experiment: a random tenth of Fashion-MNIST is to be forgotten. A score ranks al
 are dropped; a method unlearns what is left. What it made is measured on the *full* sets, and on the dropped forget points by themselves.
 Rows: setting SCORE/METHOD/p. `accuracy`; `membership_auc`, forget set against test set; `skipped_membership_auc`, the dropped forget points against the test
 set, and `..._unpruned`, the same points after unlearning everything; `tv`, total variation to retrained models on the forget set; `seconds`, processor time of
-scoring and unlearning together, and each by itself. Controls: `random` drops as many points at random; `fewer-steps` drops none and stops after as large a
-share of the steps. At p = 0 nothing is scored. `original` and `retrain` (a retrained model against the others) stand beside.
+scoring and unlearning together; setting SCORE/METHOD, `scoring_seconds`, that of scoring by itself. Controls: `random` drops as many points at random;
+`fewer-steps` drops none and stops after as large a share of the steps. At p = 0 nothing is scored. `original` and `retrain` (a retrained model against the
+others) stand beside. SCORE, forget only and SCORE, retain only: one of the two sets is thinned and the other kept whole; with p = 0 and with both sets
+thinned these are the four cells of a design.
 `largest_p_within_interval`: the largest p up to which, at every p, the mean over seeds of test accuracy, membership, membership of the skipped points and tv
 stays within the 95 % interval over seeds that they have without pruning. `time_saved_within_interval`: the share of the median time that this saves, with
 scoring; `..._amortised`: scoring not counted, as if scores were there. A control may do as well: then the score is not what saves the time.
@@ -20,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -32,20 +34,21 @@ from unlearned.bench._contest import accuracies, attempts, best, distance, membe
 from unlearned.bench._forget_sets import RandomShare
 from unlearned.bench._grids import CONTENDERS
 from unlearned.bench._images import require_images
-from unlearned.bench._influence_texts import PrunedTexts
+from unlearned.bench._influence_texts import PrunedTexts, taking_part
 from unlearned.bench._lessons import Contracts
 from unlearned.bench._scene import Scale, Scene, scene_of
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import TextChoice
 from unlearned.bench._text_grids import CONTENDERS as TEXT_CONTENDERS
-from unlearned.bench._text_scene import Pupil
+from unlearned.bench._text_scene import ModelName, Pupil
 from unlearned.bench.pistol import SIZE, SMALL_TRAINING
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan, planned_steps
+from unlearned.engine.training import Training
 from unlearned.evidence.statistics import t_interval
 from unlearned.influence import scores
-from unlearned.influence._prune import at_share, thinned
+from unlearned.influence._prune import SPLITS, Chosen, at_share, thinned
 from unlearned.influence._rank import Ranking, rank
 from unlearned.methods._bank import Unlearned
 from unlearned.methods._method import Method, ObjectiveMethod
@@ -62,6 +65,7 @@ SCORES: Mapping[str, Mapping[str, Any]] = {
 """Scores that take part, with their settings."""
 FEWER = "fewer-steps"
 _REFUSALS = 30
+_ALONE: tuple[Literal["forget", "retain"], ...] = ("forget", "retain")
 _JUDGED = (("accuracy", "test"), ("membership_auc", "forget"), ("tv", "forget"))
 
 
@@ -100,6 +104,8 @@ class Pruned(Cell):
     score: str
     method: str
     shares: tuple[int, ...]
+    alone: tuple[int, ...]
+    """p at which each set is thinned alone, too."""
     seed: int
 
     @property
@@ -110,34 +116,42 @@ class Pruned(Cell):
         method = chosen(self.choice, self.percent, self.method, place)
         scene = scene_of(self.scale, RandomShare(self.percent, 0).positions(self.scale, place), place)
         whole = scene.unlearn(method, self.seed)
-        rows = self._rows(0, scene, whole, 0.0)
-        for p in self.shares:
-            rows += [] if p == 0 else self._at(scene, method, whole, p, place)
-        return rows
-
-    def _at(self, scene: Scene, method: Method, whole: Kept, p: int, place: Place) -> list[BenchRow]:
+        rows = self._rows(f"{self._name}/0", scene, whole, 0.0)
         if self.score == FEWER:
             assert isinstance(method, ObjectiveMethod)
-            return self._rows(p, scene, scene.unlearn(shortened(method, 1 - p / 100), self.seed), 0.0)
+            for p in self.shares:
+                rows += self._rows(f"{self._name}/{p}", scene, scene.unlearn(shortened(method, 1 - p / 100), self.seed), 0.0) if p else []
+            return rows
         ranking = ranking_of(self.scale, self.percent, self.score, self.seed, place)
-        dropped = at_share(ranking, ("forget", "retain"), p / 100).dropped
-        left = thinned(scene.problems[self.seed], dropped)
+        for p in self.shares:
+            rows += self._at(f"{self._name}/{p}", scene, method, whole, ranking, at_share(ranking, SPLITS["both"], p / 100)) if p else []
+        for p in self.alone:
+            for of in _ALONE:
+                setting = f"{self.score}, {of} only/{self.method}/{p}"
+                rows += self._at(setting, scene, method, whole, ranking, at_share(ranking, SPLITS[of], p / 100))
+        return [*rows, self._row(self._name, "all", "scoring_seconds", ranking.cost.cpu_seconds)]
+
+    @property
+    def _name(self) -> str:
+        return f"{self.score}/{self.method}"
+
+    def _at(self, setting: str, scene: Scene, method: Method, whole: Kept, ranking: Ranking, chosen: Chosen) -> list[BenchRow]:
+        left = thinned(scene.problems[self.seed], chosen.dropped)
         assert left is not None
         made = scene.bank.get([Unlearned(scene.originals[0].bundle, self.seed, left, method)], method.name)[0]
-        rows = self._rows(p, scene, made, ranking.cost.cpu_seconds)
-        for metric, model in (("skipped_membership_auc", made), ("skipped_membership_auc_unpruned", whole)):
-            rows.append(self._row(p, "forget-skipped", metric, skipped_membership(scene, self.seed, model, dropped["forget"])))
+        rows = self._rows(setting, scene, made, ranking.cost.cpu_seconds)
+        skipped = chosen.dropped.get("forget")
+        for metric, model in (("skipped_membership_auc", made), ("skipped_membership_auc_unpruned", whole)) if skipped else ():
+            rows.append(self._row(setting, "forget-skipped", metric, skipped_membership(scene, self.seed, model, skipped or ())))
         return rows
 
-    def _rows(self, p: int, scene: Scene, made: Kept, scoring: float) -> list[BenchRow]:
+    def _rows(self, setting: str, scene: Scene, made: Kept, scoring: float) -> list[BenchRow]:
         assert made.cost is not None
-        found = measured(scene, self.seed, made, scene.references)
-        seconds = made.cost.cpu_seconds
-        found += [("all", "seconds", scoring + seconds), ("all", "scoring_seconds", scoring), ("all", "unlearning_seconds", seconds)]
-        return [self._row(p, split, metric, value) for split, metric, value in found]
+        found = [*measured(scene, self.seed, made, scene.references), ("all", "seconds", scoring + made.cost.cpu_seconds)]
+        return [self._row(setting, split, metric, value) for split, metric, value in found]
 
-    def _row(self, p: int, split: str, metric: str, value: float) -> BenchRow:
-        return BenchRow(method=self.method, setting=f"{self.score}/{self.method}/{p}", seed=self.seed, split=split, metric=metric, value=value)
+    def _row(self, setting: str, split: str, metric: str, value: float) -> BenchRow:
+        return BenchRow(method=self.method, setting=setting, seed=self.seed, split=split, metric=metric, value=value)
 
 
 @dataclass(frozen=True)
@@ -194,25 +208,31 @@ def skipped_membership(scene: Scene, seed: int, made: Kept, positions: Sequence[
     return auc(-values(losses, "forget")["unlearned"][0].numpy()[list(positions)], -values(losses, "test")["unlearned"][0].numpy())
 
 
-def within(rows: Sequence[BenchRow], score: str, method: str) -> Saved:
-    """How far pruning goes before anything that is judged leaves the interval that it has without pruning."""
-    here = [row for row in rows if row.setting.startswith(f"{score}/{method}/")]
+def within(rows: Sequence[BenchRow], score: str, method: str) -> Saved | None:
+    """How far pruning goes before anything that is judged leaves the interval that it has without pruning; None if the method failed without it."""
+    name = f"{score}/{method}"
+    here = [row for row in rows if row.setting.startswith(f"{name}/")]
+    scoring = {row.seed: row.value for row in rows if (row.setting, row.metric) == (name, "scoring_seconds") and row.value is not None}
 
     def values(p: int, metric: str, split: str) -> list[float]:
-        return [row.value for row in here if (row.setting, row.metric, row.split) == (f"{score}/{method}/{p}", metric, split) and row.value is not None]
+        return [row.value for row in here if (row.setting, row.metric, row.split) == (f"{name}/{p}", metric, split) and row.value is not None]
 
-    def time_at(p: int, metric: str) -> float:
+    def time_at(p: int, *, scored: bool) -> float:
         # Medians: the first cell in a process pays for what others find warm.
-        return 1 - float(np.median(values(p, metric, "all")) / np.median(values(0, metric, "all")))
+        found = [row for row in here if (row.setting, row.metric) == (f"{name}/{p}", "seconds") and row.value is not None]
+        spent = [(row.value or 0.0) - (scoring.get(row.seed, 0.0) if p and not scored else 0.0) for row in found]
+        return 1 - float(np.median(spent) / np.median(values(0, "seconds", "all")))
 
     reached = 0
+    if not values(0, "seconds", "all"):
+        return None
     for p in sorted({int(row.setting.rpartition("/")[2]) for row in here} - {0}):
         pairs = [(values(p, metric, split), values(0, metric, split)) for metric, split in _JUDGED]
         pairs.append((values(p, "skipped_membership_auc", "forget-skipped"), values(p, "skipped_membership_auc_unpruned", "forget-skipped")))
         if not all(_inside(pruned, whole) for pruned, whole in pairs if pruned):
             break
         reached = p
-    return Saved(reached, time_at(reached, "seconds"), time_at(reached, "unlearning_seconds"))
+    return Saved(reached, time_at(reached, scored=True), time_at(reached, scored=False))
 
 
 def _inside(pruned: Sequence[float], whole: Sequence[float]) -> bool:
@@ -229,14 +249,19 @@ class Influence(Suite):
     scores: tuple[str, ...] = Field((*SCORES, FEWER), min_length=1, description="Scores that take part, and the control fewer-steps.")
     methods: tuple[str, ...] = Field(("neg-grad-plus", "salun", "npo"), min_length=1, description="Methods, by their names in the tables.")
     shares: tuple[int, ...] = Field(tuple(range(0, 100, 10)), min_length=2, description="p, in percent; 0 must be among them.")
+    alone: tuple[int, ...] = Field((50,), description="p at which the forget set and the retain set are thinned alone, too (images).")
     percent: int = Field(10, ge=1, le=25, description="Share of the training data in the forget set, in percent.")
     train_per_class: int = Field(100, ge=10, description="Training images of each class.")
     test_per_class: int = Field(100, ge=10, description="Test images of each class.")
     epochs: int = Field(12, ge=1, description="Passes over the data in the training of originals and references.")
     references: int = Field(4, ge=1, description="Models retrained without the forget set.")
-    text_methods: tuple[str, ...] = Field((), description="Methods that forget a contract in a small Llama, too (see `pistol`); none: images alone.")
+    text_methods: tuple[str, ...] = Field((), description="Methods that forget a contract in language models, too (see `pistol`); none: images alone.")
+    text_models: tuple[ModelName, ...] = Field(("llama-small",), min_length=1, description="Language models; smollm2-135m unlearns by low-rank adapters.")
+    text_seeds: int = Field(3, ge=2, description="Originals of each language model.")
+    text_shares: tuple[int, ...] = Field((0, 10, 30, 50, 70, 90), min_length=2, description="p for language models, in percent; 0 must be among them.")
     text_epochs: int = Field(25, ge=1, description="Passes over the data in the training of the small Llama.")
-    edges: tuple[str, ...] = Field(("A_B", "B_D", "E1_F1", "A_m"), min_length=3, description="Contracts that it learns: one is forgotten, one for the choice.")
+    smollm2_epochs: int = Field(6, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    edges: tuple[str, ...] = Field(("A_B", "B_D", "E1_F1", "A_m"), min_length=3, description="Contracts that they learn: one is forgotten, one for the choice.")
 
     @model_validator(mode="after")
     def _knows_its_parts(self) -> Self:
@@ -245,8 +270,9 @@ class Influence(Suite):
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(f"{unknown[0]!r} does not take part; those that do are {', '.join(known)}")
-        if 0 not in self.shares or not all(0 <= p < 100 for p in self.shares):
-            raise ValueError("shares are percents from 0 to 99, and 0 is among them")
+        for shares in (self.shares, self.text_shares, (0, *self.alone)):
+            if 0 not in shares or not all(0 <= p < 100 for p in shares):
+                raise ValueError("shares are percents from 0 to 99, and 0 is among them")
         return self
 
     @classmethod
@@ -275,23 +301,33 @@ class Influence(Suite):
             # No more originals than it needs: further seeds leave the cells of these as they are.
             own = replace(scale, originals=seed + 1)
             cells.append(Beside(own, self.percent, seed))
-            cells += [Pruned(own, choice, self.percent, score, method, self.shares, seed) for method in self.methods for score in self.scores]
+            cells += [Pruned(own, choice, self.percent, score, method, self.shares, self.alone, seed) for method in self.methods for score in self.scores]
         return cells + self._texts()
 
     def _texts(self) -> list[Cell]:
         """A seed of text cells after the other, the models of each made once."""
-        pupil = Pupil("llama-small", SMALL_TRAINING.model_copy(update={"epochs": self.text_epochs}), SIZE)
         lesson, forgotten, for_choice = Contracts(self.edges, _REFUSALS), self.edges[0], self.edges[1:2]
-        choices = [TextChoice(pupil, lesson, for_choice, TEXT_CONTENDERS["llama-small"][name]) for name in self.text_methods]
         taking = [score for score in self.scores if score != FEWER]
-        return [PrunedTexts(choice, forgotten, 2, score, self.shares, seed) for seed in range(self.seeds) for choice in choices for score in taking]
+        found: list[Cell] = []
+        for name in self.text_models:
+            choices = [TextChoice(self._pupil(name), lesson, for_choice, taking_part(name, method)) for method in self.text_methods]
+            for seed in range(self.text_seeds):
+                found += [PrunedTexts(choice, forgotten, 2, score, self.text_shares, seed) for choice in choices for score in taking]
+        return found
+
+    def _pupil(self, name: ModelName) -> Pupil:
+        if name == "llama-small":
+            return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.text_epochs}), SIZE)
+        return Pupil(name, Training(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine"))
 
     def derived(self, rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
         found = []
         for score in self.scores:
-            texts = [] if score == FEWER else [f"{name} (llama-small)" for name in self.text_methods]
+            texts = [] if score == FEWER else [f"{method} ({name})" for name in self.text_models for method in self.text_methods]
             for method in (*self.methods, *texts):
                 saved = within(rows, score, method)
+                if saved is None:
+                    continue
                 for metric, value in (
                     ("largest_p_within_interval", float(saved.percent)),
                     ("time_saved_within_interval", saved.time),

@@ -10,7 +10,6 @@ the model (`sampled`), or over all answers by their probability (`expected`: exa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, evaluating
+from unlearned.engine.layer_parts import Part, derivatives, has_parts, part_of, watched
 from unlearned.tasks._task import Choices
 
 LARGEST = 4096
@@ -35,10 +35,10 @@ def covered(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 
 
 def _fits(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Conv2d):
-        size = layer.weight[0].numel() + 1
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and max(size, layer.out_channels) <= LARGEST
-    return isinstance(layer, nn.Linear) and max(layer.in_features + 1, layer.out_features) <= LARGEST
+    if isinstance(layer, nn.Embedding) or not has_parts(layer):
+        return False
+    weight = layer.get_parameter("weight")
+    return max(weight[0].numel() + 1, len(weight)) <= LARGEST
 
 
 def errors(choices: Choices) -> Iterator[Tensor]:
@@ -66,57 +66,18 @@ def all_answers(choices: Choices) -> Iterator[Tensor]:
         yield (choices.weights * p[..., c]).sqrt()[..., None] * (p - one)
 
 
-class Part(NamedTuple):
-    """What a layer has of a batch: inputs a (B, T, in) and derivatives δ (B, T, out)."""
-
-    inputs: Tensor
-    derivatives: Tensor
-
-    @property
-    def gradients(self) -> Tensor:
-        """G, (B, out, in)."""
-        return self.derivatives.transpose(1, 2) @ self.inputs
-
-
 def parts(engine: Engine, model: nn.Module, samples: Samples, layers: dict[str, nn.Module], signals: Signals, batch_size: int) -> Iterator[dict[str, Part]]:
     """For each batch in order, and each backward pass of it, what the layers have; in eval mode."""
     with evaluating(model), torch.enable_grad():
         for batch in engine.batches(samples, batch_size):
-            with _watched(layers) as seen:
+            with watched(layers) as seen:
                 choices = engine.task.choices(model, batch)
-            names = [name for name in layers if name in seen]
+            last = {name: seen[name][-1] for name in layers if name in seen}
             passes = list(signals(Choices(choices.logits.detach(), choices.targets, choices.weights)))
             for number, signal in enumerate(passes):
-                outputs = [seen[name][1] for name in names]
-                found = torch.autograd.grad(choices.logits, outputs, signal, retain_graph=number + 1 < len(passes), materialize_grads=True)
-                yield {name: _part(layers[name], seen[name][0], delta) for name, delta in zip(names, found, strict=True)}
+                found = derivatives(choices.logits, list(last.values()), signal, again=number + 1 < len(passes))
+                yield {name: part_of(layers[name], call.inputs, delta) for (name, call), delta in zip(last.items(), found, strict=True)}
             engine.meter.count(len(choices.logits))
-
-
-@contextmanager
-def _watched(layers: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def watch(name: str) -> Callable[..., None]:
-        return lambda _, inputs, output: seen.__setitem__(name, (inputs[0].detach(), output))
-
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _part(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Part:
-    if isinstance(layer, nn.Conv2d):
-        a = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)  # type: ignore[arg-type]
-        delta = delta.flatten(2).transpose(1, 2)
-    else:
-        a, delta = (tensor.reshape(len(tensor), -1, tensor.shape[-1]) for tensor in (inputs, delta))
-    if getattr(layer, "bias", None) is not None:
-        a = torch.cat([a, a.new_ones(*a.shape[:2], 1)], dim=2)
-    return Part(a, delta)
 
 
 class Factor(NamedTuple):

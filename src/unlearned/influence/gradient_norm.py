@@ -1,7 +1,8 @@
 """Gradient norm: points whose loss hardly pulls at the weights.
 
 Paper: Kleiman et al. 2025, arXiv 2512.05254, name "Lowest Gradients" as one of three scores; which norm they mean is not known to us.
-Formula: s(z) = ‖∇ℓ(z; θ)‖₂, of all parameters, or of the last layer alone, where it is ‖p − e_y‖ ‖[h, 1]‖ and costs a forward pass.
+Formula: s(z) = ‖∇ℓ(z; θ)‖₂, of all parameters, which costs a forward and a backward pass for a batch of
+samples, or of the last layer alone, where it is ‖p − e_y‖ ‖[h, 1]‖ and costs a forward pass.
 Defaults of the authors: not known.
 Deviations: none known. In a network that fits its training data all gradients are near 0, and the lowest are those of easy, typical points.
 """
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, on_device
-from unlearned.engine.sample_gradients import over_pieces, sample_gradients, trained_names
+from unlearned.engine.gradient_norms import gradient_norms as norms_of_samples
+from unlearned.engine.sample_gradients import over_pieces, trained_names
 from unlearned.influence import scores
 from unlearned.influence._last_layer import gradient_norms, seen
 from unlearned.influence._score import Grounds, Score, Values
@@ -41,7 +43,7 @@ class _All:
     def __call__(self, engine: Engine, samples: Samples, start: int) -> Tensor:
         del start
         with on_device(self.model, engine.device):
-            return torch.cat([rows.norm(dim=1).cpu() for rows in sample_gradients(engine, self.model, samples, self.names)])
+            return norms_of_samples(engine, self.model, samples, self.names)
 
 
 @scores.register("gradient-norm")
