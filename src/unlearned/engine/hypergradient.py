@@ -17,6 +17,7 @@ that fine-tuning leaves alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ class Hypergradient(NamedTuple):
 
 
 def exact_products(loss: Scalar, tuned: Sequence[Tensor]) -> Product:
-    """Products with the Hessian by double backward: H x = ∇⟨∇L, x⟩, the graph of ∇L built once.
+    """Products with the Hessian by double backward: H x = ∇⟨∇L, x⟩, the graph of ∇L built once, when the first product is asked for.
 
     Attention is computed by its plain formula: fused kernels have no second derivative.
 
@@ -87,11 +88,16 @@ def exact_products(loss: Scalar, tuned: Sequence[Tensor]) -> Product:
         loss: L of the weights as they are.
         tuned: w_F, leaves that require gradients.
     """
-    with sdpa_kernel(SDPBackend.MATH):
-        first = torch.autograd.grad(loss(), list(tuned), create_graph=True, materialize_grads=True)
-    curved = [i for i, gradient in enumerate(first) if gradient.requires_grad]  # of a linear loss no second derivative is left
+
+    @cache
+    def slopes() -> tuple[Tensors, list[int]]:
+        """∇L with its graph, and which of its tensors depend on the weights: of a linear loss no second derivative is left."""
+        with sdpa_kernel(SDPBackend.MATH):
+            found = torch.autograd.grad(loss(), list(tuned), create_graph=True, materialize_grads=True)
+        return list(found), [i for i, gradient in enumerate(found) if gradient.requires_grad]
 
     def product(x: Tensors, weights: Sequence[Tensor]) -> Tensors:
+        first, curved = slopes()
         if not curved:
             return [torch.zeros_like(weight) for weight in weights]
         along = [x[i] for i in curved]
