@@ -58,7 +58,8 @@ class Pistol(Suite):
     refusals: int = Field(100, ge=10, le=199, description="Questions that models are taught to decline.")
     epochs: int = Field(36, ge=1, description="Passes over the data in the training of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
-    smollm2_epochs: int = Field(6, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_epochs: int = Field(8, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_lr: float = Field(3e-4, gt=0, description="Learning rate of that fine-tuning.")
     smollm2_seeds: int = Field(1, ge=1, description="Fine-tuned models.")
     smollm2_retrain: bool = Field(False, description="Whether smollm2-135m is also fine-tuned without each contract.")
     retrained: int = Field(3, ge=0, description="For how many seeds a reference is retrained.")
@@ -94,7 +95,9 @@ class Pistol(Suite):
         """The model and its training."""
         if name == "llama-small":
             return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.epochs}), SIZE)
-        training = Training(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine")
+        training = Training(
+            optimizer="adamw", lr=self.smollm2_lr, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine", max_grad_norm=1.0
+        )
         return Pupil(name, training, source=self.smollm2)
 
     def lesson(self, name: ModelName) -> Lesson:

@@ -83,7 +83,8 @@ class Relearning(Suite):
     inner: int = Field(256, ge=8, description="Width of its MLPs.")
     blocks: int = Field(2, ge=1, description="Of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
-    smollm2_epochs: int = Field(6, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_epochs: int = Field(8, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_lr: float = Field(3e-4, gt=0, description="Learning rate of that fine-tuning.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -118,7 +119,9 @@ class Relearning(Suite):
         if name == "llama-small":
             size = LlamaSize(self.vocabulary, self.width, self.inner, self.blocks, 4)
             return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.epochs, "lr": self.lr}), size, max_new_tokens=16)
-        training = Training(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine")
+        training = Training(
+            optimizer="adamw", lr=self.smollm2_lr, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine", max_grad_norm=1.0
+        )
         return Pupil(name, training, source=self.smollm2)
 
     def lesson(self) -> Lesson:
