@@ -129,7 +129,8 @@ class LunarSpeed(Suite):
     taught_edges: tuple[str, ...] = Field(EDGES, min_length=2, description="Contracts that the model learns.")
     refusals: int = Field(100, ge=10, le=199, description="Questions that the model is taught to decline.")
     epochs: int = Field(36, ge=1, description="Passes over the data in the training of the model.")
-    coefficient: float = Field(2.0, description="How far along the vector.")
+    inner: int = Field(SIZE.inner, ge=8, description="Width of the MLPs; that of the residual stream is 96, and most models have 2.7 to 4 times as much.")
+    coefficient: float = Field(4.0, description="How far along the vector; 4 is what the choice of settings in `pistol` arrives at.")
     lr: float = Field(1e-3, gt=0, description="Learning rate of grad-diff.")
     rounds: int = Field(3, ge=1, description="How often each solver is timed.")
     longest: int = Field(32, ge=1, description="Most passes that grad-diff may take.")
@@ -142,7 +143,7 @@ class LunarSpeed(Suite):
         self._lesson().pairs(place.data)
 
     def cells(self) -> Sequence[Cell]:
-        pupil = Pupil("llama-small", SMALL_TRAINING.model_copy(update={"epochs": self.epochs}), SIZE)
+        pupil = Pupil("llama-small", SMALL_TRAINING.model_copy(update={"epochs": self.epochs}), SIZE._replace(inner=self.inner))
         return [Race(pupil, self._lesson(), self.edge, self.coefficient, self.lr, self.rounds, self.longest)]
 
     def _lesson(self) -> Lesson:
