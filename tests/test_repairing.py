@@ -68,10 +68,10 @@ def test_what_is_retained_is_whole_again_and_new_holes_are_told_apart() -> None:
     assert {question(*pair) for pair in healed} >= found & {question(*pair) for pair in BROKEN}
     assert healed
     assert share(rounds[0].findings, "used_holes") == 0
-    new = share(rounds[0].findings, "latent_holes")
+    new = share(rounds[0].findings, "new_latent_holes")
     assert new is not None
     assert new > 0  # what it broke instead
-    assert share(rounds[0].findings, "latent_holes", "reference") == 0
+    assert share(rounds[0].findings, "new_latent_holes", "reference") == 0
     knowledge, utility = share(rounds[0].findings, "knowledge"), share(rounds[0].findings, "utility")
     assert knowledge is not None
     assert utility is not None

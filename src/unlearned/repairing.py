@@ -29,7 +29,7 @@ from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import Fault, InputError
 from unlearned.evidence.comparison import Measured, compare
-from unlearned.evidence.statistics import Array, t_interval, wilson
+from unlearned.evidence.statistics import t_interval, wilson
 from unlearned.evidence.subject import Subject
 from unlearned.holes._probing import Probed, Probing
 from unlearned.holes._respondent import Respondent
@@ -128,7 +128,8 @@ def repaired(subject: Subject, probes: Samples, method: Method, spec: RepairSpec
 def findings_of(audit: KnowledgeHoles, subject: Subject, probing: Probing, number: int, used: frozenset[str]) -> list[Finding]:
     """What a round left: holes among the probes, what of the retained ones is a hole still, what shows of the forget set, and the benchmark.
 
-    Latent probes that a round has retained are not counted among its new ones.
+    `new_latent_holes` is the share of the questions proposed by the search that are holes after all filters, without what the round has retained: among latent
+    probes themselves nearly all are holes, since the search keeps nothing else.
 
     Args:
         audit: that probed.
@@ -138,17 +139,24 @@ def findings_of(audit: KnowledgeHoles, subject: Subject, probing: Probing, numbe
         used: questions that this round retained.
     """
     problem, engine, task = subject.problem, subject.engine, _text_task(subject.engine)
-    several: list[tuple[str, Probed]] = [(probed.kind, _new(probed, used) if probed.kind == "latent" else probed) for probed in probing.probed]
-    if used and probing.ask is not None:
-        several.append(("used", probing.ask(sorted(used))))
     found: list[Finding] = []
-    for name, probed in several:
+
+    def add(metric: str, probed: Probed, of: int) -> None:
+        """Holes among so many questions: those that were put to all models, or, of latent probes, those that the search proposed."""
+        shares: dict[SubjectName, list[Measured]] = {}
         if len(probed.names):
-            holes = probed.holes(audit.good, audit.bad)
-            shares = {
-                who: [Measured(float(each.mean()), wilson(float(each.sum()), len(each)), len(each)) for each in several] for who, several in holes.items()
-            }
-            found += compare(NAME, f"{name}_holes", "probes", shares, unit="share", budget=number, budget_unit=ROUNDS)
+            shares = {who: [_share(float(each.sum()), of) for each in several] for who, several in probed.holes(audit.good, audit.bad).items()}
+        elif of:
+            shares = {"unlearned": [_share(0, of)]}
+        found.extend(compare(NAME, metric, "probes", shares, unit="share", budget=number, budget_unit=ROUNDS))
+
+    for probed in probing.probed:
+        if probed.kind == "latent":
+            add("new_latent_holes", _new(probed, used), probed.calls)
+        else:
+            add("adjacent_holes", probed, len(probed.names))
+    if used and probing.ask is not None:
+        add("used_holes", probing.ask(sorted(used)), len(used))
     for metric, split in (("knowledge", "forget"), ("utility", "test")):
         measured: dict[SubjectName, list[Measured]] = {"original": [], "unlearned": [], "reference": []}
         for who, model in subject.models():
@@ -248,8 +256,8 @@ def _trained_on(subject: Subject, probes: Samples, spec: RepairSpec, engine: Eng
     return fit(engine, copy.deepcopy(subject.unlearned.model), plan, {"retain": probes}, how, title=NAME, seed=engine.seed, checkpoint=engine.checkpoint(NAME))
 
 
-def _share(marked: Array) -> Measured:
-    return Measured(float(marked.mean()), wilson(float(marked.sum()), len(marked)), len(marked))
+def _share(count: float, of: int) -> Measured:
+    return Measured(count / of, wilson(count, of), of)
 
 
 def _text_task(engine: Engine) -> TextGeneration:

@@ -253,7 +253,12 @@ def tried(trial: Trial) -> Figure:
 
 def over_rounds(findings: Sequence[Finding]) -> Figure:
     """A repair round by round: one line of the unlearned model for each of its shares, so that what comes back is seen beside the holes that close."""
-    names = {"adjacent_holes": "adjacent holes", "latent_holes": "new latent holes", "knowledge": "knowledge of the forget set", "utility": "utility"}
+    names = {
+        "adjacent_holes": "adjacent holes",
+        "new_latent_holes": "new holes per question of the search",
+        "knowledge": "knowledge of the forget set",
+        "utility": "utility",
+    }
     traces = []
     for (metric, name), (colour, symbol, dash) in zip(names.items(), _TRACES, strict=True):
         points = sorted(((f.budget, f) for f in findings if f.metric == metric and f.subject == "unlearned" and f.budget is not None), key=lambda each: each[0])

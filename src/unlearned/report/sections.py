@@ -132,7 +132,8 @@ def _holes(record: AuditRecord, findings: Sequence[Finding], benchmark: Sequence
     beside = side_by_side(f for f in findings if f.budget is None and f.metric.endswith(("_score", "_share_1")))
     rounds = [f for f in findings if f.audit == "repair"]
     drawn = [plots.over_rounds(rounds)] if rounds else []
-    figures = [*(map_of(each) for each in shown if each.probes), *drawn, *_drawn([f for f in findings if f.audit != "repair"])]
+    maps = [map_of(each) for each in shown if each.probes]
+    figures = [*(replace(figure, small=len(maps) > 1) for figure in maps), *drawn, *_drawn([f for f in findings if f.audit != "repair"])]
     return replace(_section(HOLES, findings, figures, elsewhere=(*benchmark, *beside) if beside else ()), holes=tuple(shown))
 
 
