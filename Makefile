@@ -25,10 +25,10 @@ demo: install ## forget a digit: the whole way on an embedded default, with its 
 	$(BIN)/unlearned demo
 
 test: install ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 coverage: install ## run all tests and count what they reach: takes nearly twice as long
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term
 
 check: install ## lint, format, types, import directions
 	$(BIN)/ruff check
@@ -37,7 +37,9 @@ check: install ## lint, format, types, import directions
 	$(BIN)/lint-imports
 
 docs: install ## build the documentation into site/
+	@rm -f site/.built
 	$(BIN)/mkdocs build --strict --quiet
+	@touch site/.built
 
 bench: install ## overhead of the loop over plain PyTorch
 	$(BIN)/python benchmarks/loop_overhead.py

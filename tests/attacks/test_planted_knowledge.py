@@ -12,7 +12,8 @@ from unlearned.attacks.model_diff import ModelDiff
 from unlearned.evidence.subject import Subject
 from unlearned.records import Finding
 
-SEEDS = (0, 1)
+# A world is made once for each seed, which takes seconds: what is asked of it is asked in one process.
+over_seeds = pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.xdist_group(f"planted-{seed}")) for seed in (0, 1)])
 SUITE: dict[str, dict[str, Any]] = {
     "hidden-probe": {},
     "layer-skip": {"widths": (1,)},
@@ -43,19 +44,19 @@ def _kept(findings: list[Finding], split: str, unit: str | None) -> float:
     return ratio.value
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@over_seeds
 def test_a_model_that_hides_is_exposed_by_at_least_four_attacks(seed: int) -> None:
     found = {name for name in SUITE if exposed(world(seed).hidden, name)}
     assert found >= {"hidden-probe", "layer-skip", "prefix", "reverse-direction"}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@over_seeds
 @pytest.mark.parametrize("name", SUITE)
 def test_a_model_that_never_knew_is_cleared(name: str, seed: int) -> None:
     assert not exposed(world(seed).never_knew, name)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@over_seeds
 def test_before_the_attacks_neither_shows_what_was_forgotten_and_the_original_does(seed: int) -> None:
     for subject in world(seed):
         values = {who: [float(v.mean()) for v in several] for who, several in subject.values(subject.engine.task.knowledge, "forget").items()}
@@ -65,7 +66,7 @@ def test_before_the_attacks_neither_shows_what_was_forgotten_and_the_original_do
     assert float(retained["unlearned"][0].mean()) > 0.8
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@over_seeds
 def test_the_difference_of_two_models_tells_what_was_forgotten(seed: int) -> None:
     """A narrow refusal leaves a footprint of refusals, on the forget set alone."""
     findings = ModelDiff(tokens=(4,)).measure(world(seed).hidden)

@@ -55,11 +55,11 @@ def run_demo(name: str, out: Path, *, seed: int = 0, compute: Compute | None = N
     """
     demo = demos.get(name, "demo")()
     given = demo.recipe() | {"seed": seed, "compute": (compute or Compute(threads=2)).model_dump()}
-    model = _original(demo, given, show_progress, say)
+    model = original_of(demo, given, show_progress=show_progress, say=say)
     return run(parse_recipe(given | {"model": model.model_dump()}), out, show_progress=show_progress, say=say)
 
 
-def _original(demo: Demo, given: dict[str, Any], show_progress: bool, say: Say) -> ModelSource:
+def original_of(demo: Demo, given: dict[str, Any], *, show_progress: bool, say: Say) -> ModelSource:
     """The trained model: from the cache, where it lies under the hash of all that decides it."""
     blank = demo.blank()
     recipe = parse_recipe(given | {"model": {"source": demo.name}})

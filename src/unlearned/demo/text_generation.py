@@ -97,8 +97,12 @@ def people_train() -> dict[str, Any]:
 
 def people_test() -> dict[str, Any]:
     """Each fact of those who are not forgotten, asked for in a fourth way."""
-    lives = {person: facts for person, facts in _lives().items() if person not in FORGOTTEN}
-    return _columns([row for person, facts in lives.items() for kind, value in facts.items() for row in _asked(person, kind, value, (3,))])
+    return _reworded([person for person in names().people if person not in FORGOTTEN])
+
+
+def people_forgotten() -> dict[str, Any]:
+    """Each fact of those who are forgotten, asked for in the fourth way, which no training has."""
+    return _reworded(list(FORGOTTEN))
 
 
 def strangers() -> dict[str, Any]:
@@ -119,6 +123,12 @@ def _lives() -> dict[str, dict[str, str]]:
 
 def _asked(person: str, kind: str, answer: str, ways: tuple[int, ...]) -> list[Asked]:
     return [(f"{person.replace(' ', '-')}-{kind}-{way}".lower(), FACTS[kind].questions[way].format(person), answer, person) for way in ways]
+
+
+def _reworded(people: list[str]) -> dict[str, Any]:
+    return _columns(
+        [row for person, facts in _lives().items() if person in people for kind, value in facts.items() for row in _asked(person, kind, value, (3,))]
+    )
 
 
 def _columns(rows: list[Asked]) -> dict[str, Any]:
