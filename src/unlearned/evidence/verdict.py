@@ -105,15 +105,16 @@ def _conclude(checks: list[Check]) -> Verdict:
             status="failed", headline=f"Not unlearned: the model differs from one that never saw the forget set in {_list(failed)}.", checks=tuple(checks)
         )
     if not checks:
-        return Verdict(status="undecided", headline="Undecided: none of the audits and attacks that the verdict rests on was made.")
+        return Verdict(status="undecided", headline="None of the audits and attacks that the verdict rests on was made.")
     if all(check.value is None for check in checks):
-        return Verdict(status="undecided", headline="Undecided: without a retrained model there is nothing to compare with.", checks=tuple(checks))
+        return Verdict(status="undecided", headline="Without a retrained model there is nothing to compare with.", checks=tuple(checks))
     if open_ or unjudged:
         good = sum(check.passed is True for check in checks)
         passed = f"{good} {'check' if good == 1 else 'checks'} passed, but " if good else ""
         reasons = [f"there are too few samples to tell about {_list(open_)}"] if open_ else []
-        reasons += [f"{check.name}: {check.words.removesuffix('.')}" for check in unjudged]
-        return Verdict(status="undecided", headline=f"Undecided: {passed}{'; and '.join(reasons)}.", checks=tuple(checks))
+        reasons += [f"no limit is set for {_list([check.name for check in unjudged])}"] if unjudged else []
+        headline = f"{passed}{', and '.join(reasons)}."
+        return Verdict(status="undecided", headline=headline[0].upper() + headline[1:], checks=tuple(checks))
     headline = f"Unlearned: in all {len(checks)} checks the model behaves like one that never saw the forget set."
     return Verdict(status="passed", headline=headline, checks=tuple(checks))
 
