@@ -47,6 +47,7 @@ class RelaxedWords(Words):
     """Words that are points of the simplex over the vocabulary: drawn from in train mode, in eval mode the likeliest token."""
 
     def vectors(self) -> Tensor:
+        """What the text encoder reads, (count, q): one embedding per word. Gradients pass straight through the draw to the rows of the simplex."""
         rows = self.words
         token = torch.multinomial(rows.detach().clamp(min=0) + 1e-12, 1)[:, 0] if self.training else rows.argmax(dim=-1)
         chosen = torch.nn.functional.one_hot(token, rows.shape[-1]).to(rows)
