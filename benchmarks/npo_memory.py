@@ -2,8 +2,8 @@
 
 Both train adapters on questions about two made-up people, with the same data, order and seed, in float32 on one thread, each in a process of its own. The one
 computes log π_θ*(y|x) of each sample once, before the first step, as the method `npo` does; the other holds a frozen copy and asks it in each step. Peaks are
-of the training, above what the process held before the model was loaded; those of the whole process stand beside them. Merging the adapters, which puts the
-result beside the original, is no part of it.
+those from the moment when the model is loaded to the last step, above what the process held before it was loaded; those of the whole process stand beside
+them. Merging the adapters, which puts the result beside the original, is no part of it. Linux alone: the kernel's mark of the peak is set back.
 
 Run: python benchmarks/npo_memory.py MODEL [STEPS]
 MODEL: the directory or hub id of any decoder.
@@ -11,13 +11,16 @@ MODEL: the directory or hub id of any decoder.
 
 from __future__ import annotations
 
+import gc
 import json
-import resource
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import peft  # noqa: F401  # its modules are no part of what is measured
 import psutil
 import torch
 from torch import Tensor, nn
@@ -46,6 +49,8 @@ def trained(variant: str, source: str, steps: int) -> dict[str, object]:
     engine = Engine(problem.task, Compute(device="cpu", threads=1, batch_size=BATCH))
     method = NPO(lora=Lora(), lr=1e-3, batch_size=BATCH, epochs=-(-steps * BATCH // len(problem.forget)))
     losses: list[float] = []
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not that of training
 
     def watched(loss: Callable[[nn.Module, Batch, Batch], Tensor]) -> Callable[[nn.Module, Batch, Batch], Tensor]:
         def recorded(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
@@ -72,7 +77,9 @@ def trained(variant: str, source: str, steps: int) -> dict[str, object]:
         model = with_adapter(problem.original.model, Lora(), ".*")
     plan = Plan([Pass("forget", watched(loss))] * method.epochs)
     fit(engine, model, plan, sets, method.model_copy(update={"parameters": ".*"}), title="npo", seed=0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found is not None
+    peak = int(found[1]) * 1024
     weights = sum(tensor.nbytes for tensor in {id(p): p for p in problem.original.model.parameters()}.values())
     return {"losses": losses, "peak": (peak - before) / MIB, "process": peak / MIB, "weights": weights / MIB}
 
