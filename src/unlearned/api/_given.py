@@ -140,4 +140,5 @@ def as_bundle(model: ModelLike, task: str | Task) -> Bundle:
 
 
 def task_of(task: str | Task) -> Task:
+    """A task that is given by its name."""
     return task if isinstance(task, Task) else task_registry.get(task, "task")()
