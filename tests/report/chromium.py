@@ -81,6 +81,10 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def settle(self) -> None:
+        """Until what the page puts off is done: listeners of media queries run with the next frame, plotly draws hovers at most every 50 ms."""
+        self.evaluate("new Promise(done => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 100))")
+
     @property
     def complaints(self) -> list[dict[str, Any]]:
         """Exceptions, console output and log entries such as breaches of the content security policy."""

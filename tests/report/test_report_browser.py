@@ -65,6 +65,7 @@ def test_theme_follows_the_system_and_the_button(browser: Browser, tmp_path: Pat
     light = (browser.evaluate(BACKGROUND), browser.evaluate(PLOT_INK))
     assert light[0] == WHITE
     browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.settle()
     dark = (browser.evaluate(BACKGROUND), browser.evaluate(PLOT_INK))
     assert dark[0] != light[0]
     assert dark[1] != light[1]
@@ -120,6 +121,7 @@ def test_hovering_a_probe_tells_question_and_answers(browser: Browser, tmp_path:
     number = next(i for i, label in enumerate(browser.evaluate(places)) if "Map of the probes" in label)
     for curve, words in ((0, ("Where does Iris work?", "unlearned, 1.5: Where does Iris work?")), (1, ("withheld", "unlearned, 1.0:"))):
         browser.evaluate(f"Plotly.Fx.hover('plot-{number}', [{{curveNumber: {curve}, pointNumber: 0}}])")
+        browser.settle()
         text = browser.evaluate(f"document.querySelector('#plot-{number} .hoverlayer').textContent")
         assert all(each in text for each in words)
 

@@ -58,7 +58,7 @@ class Pistol(Suite):
     refusals: int = Field(100, ge=10, le=199, description="Questions that models are taught to decline.")
     epochs: int = Field(36, ge=1, description="Passes over the data in the training of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
-    smollm2_epochs: int = Field(8, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_epochs: int = Field(10, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
     smollm2_lr: float = Field(3e-4, gt=0, description="Learning rate of that fine-tuning.")
     smollm2_seeds: int = Field(1, ge=1, description="Fine-tuned models.")
     smollm2_retrain: bool = Field(False, description="Whether smollm2-135m is also fine-tuned without each contract.")

@@ -83,7 +83,7 @@ class Relearning(Suite):
     inner: int = Field(256, ge=8, description="Width of its MLPs.")
     blocks: int = Field(2, ge=1, description="Of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
-    smollm2_epochs: int = Field(8, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_epochs: int = Field(10, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
     smollm2_lr: float = Field(3e-4, gt=0, description="Learning rate of that fine-tuning.")
 
     @model_validator(mode="after")
