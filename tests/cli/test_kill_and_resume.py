@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+
+from tests.models import bundle_of, images, task_of
 
 from .place import RECIPE, fill, read_json
 from .text_place import TEXT_RECIPE, fill_texts
@@ -18,6 +21,7 @@ from .text_place import TEXT_RECIPE, fill_texts
 KILLS = {"references": 3, "unlearning": 3, "audits": 1, "attack": 1, "report": 2}
 TRIALS = sum(KILLS.values())
 TEXT_KILLS = {"unlearning": 2}
+IMAGE_KILLS = {"unlearning": 1}  # one: each costs two more processes
 
 
 def killed_and_resumed(base: Path, kills: dict[str, int]) -> dict[str, Any]:
@@ -104,13 +108,43 @@ def test_a_language_model_that_was_killed_while_it_unlearned_has_the_same_bits(t
         "compute": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0},
     }
     (tmp_path / "place" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    report = killed_and_resumed(tmp_path, TEXT_KILLS)
-    undisturbed = tmp_path / "undisturbed"
+    same_bits_after_kills(tmp_path, TEXT_KILLS, files=2)  # the original's, the unlearned model's
+
+
+def test_a_diffusion_model_that_was_killed_while_it_unlearned_has_the_same_bits(tmp_path: Path) -> None:
+    """With adapters, noise that is drawn, and fine-tunings that are rehearsed at each step."""
+    place = tmp_path / "place"
+    place.mkdir()
+    task_of("image-generation").save(bundle_of("pixel"), place / "original")
+    for name, start, count in (("train", 0, 12), ("test", 100, 4)):
+        found = images(start, count)
+        np.savez(place / f"{name}.npz", image=found["image"].numpy(), label=found["label"].numpy())
+    tuning = {"id": "one", "kind": "lora", "lr": 0.01, "steps": 1, "batch_size": 2}
+    recipe = {
+        "task": "image-generation",
+        "model": "original",
+        "data": {"train": "train.npz", "test": "test.npz"},
+        "forget": {"where": "label == 3"},
+        "method": {"name": "resalign", "pool": [tuning], "rehearsals": 1, "steps": 3, "iterations": 2, "gamma": 0.01, "norm_limit": None, "batch_size": 2},
+        "references": {"count": 0},
+        "audits": ["utility"],
+        "attacks": [],
+        "compute": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0},
+        "seed": 1,
+    }
+    (place / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    same_bits_after_kills(tmp_path, IMAGE_KILLS, files=4)  # of each a UNet and a text encoder
+
+
+def same_bits_after_kills(base: Path, kills: dict[str, int], files: int) -> None:
+    """Kill while it unlearns and give again; so many files of weights there are at the end."""
+    report = killed_and_resumed(base, kills)
+    undisturbed = base / "undisturbed"
     for number, trial in enumerate(report["trials"]):
-        place = tmp_path / f"killed-{number}"
+        place = base / f"killed-{number}"
         assert trial["first"]["killed"], trial["moment"]
         assert trial["second"]["code"] == 0, trial["moment"]
-        assert len(weights(undisturbed)) == 2  # the original's directory, the unlearned model
+        assert len(weights(undisturbed)) == files
         assert weights(place) == weights(undisturbed), trial["moment"]
         assert outcome(place) == outcome(undisturbed), trial["moment"]
         assert names(place) == names(undisturbed), trial["moment"]
