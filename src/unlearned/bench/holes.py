@@ -72,7 +72,7 @@ def contender(model: ModelName, name: str, blocks: int) -> Contender:
         return Contender(name, name, {}, product(coefficient=(0.5, 1.0, 2.0), retain_sampling=("all", "equal")))
     if name == "rmu":
         shared |= {"layer": blocks // 2, "coefficient": 20.0, "alpha": 1.0}
-        lrs = (10 * lrs[0], 10 * lrs[1])
+        lrs = (round(10 * lrs[0], 6), round(10 * lrs[1], 6))
     known: Mapping[str, tuple[str, dict[str, Any]]] = {"ga-kl": ("grad-diff", {"retain_loss": "kl"}), "npo-gd": ("npo", {"retain_loss": "nll"})}
     method, more = known.get(name, (name, {}))
     return Contender(name, method, shared | more, product(lr=lrs, epochs=(30, 60, 120)))
