@@ -1,8 +1,8 @@
 """What white-box attacks bring back of what LUNAR hides: on the model of `unlearned demo text-generation`, three seeds.
 
-The attacks that the paper on LUNAR reports (Shen et al. 2025, arXiv 2502.07218): blocks are skipped, the direction of the edit is taken away again, weights are
-rounded to 4 bits, questions are put in other words. Here the other words are those of the demo that no training has; the attacker of layer-skip and
-reverse-direction takes the best run of blocks and the best strength, which is more than the paper's attacker has. Beside them a few steps of training.
+The attacks that the paper on LUNAR reports (Shen et al. 2025, arXiv 2502.07218): blocks beside the edited one are skipped, the direction of the edit is taken
+away again, weights are rounded to 4 bits, questions are put in other words. Here the other words are those of the demo that no training has, and the direction
+is taken away as often as does best. Beside them stronger ones: any run of one or two blocks is skipped, the edited one among them; a few steps of training.
 `back`: ROUGE-1 recall on the forget set under the attack minus recall without it, at the budget where the attack brings back most. The retrained model, which
 never knew, is attacked in the same way: what the choice of the best budget gains is in its numbers.
 
@@ -23,6 +23,7 @@ import torch
 
 from unlearned.api import forget, make_subject
 from unlearned.attacks._attack import Attack
+from unlearned.attacks._directions import edited_layers
 from unlearned.attacks.layer_skip import LayerSkip
 from unlearned.attacks.quantize import Quantize
 from unlearned.attacks.relearn import Relearn
@@ -40,9 +41,10 @@ from unlearned.methods.margin_redirect import MarginRedirect
 from unlearned.pipeline import prepare, train_references
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe, parse_recipe
+from unlearned.tasks._decoders import blocks_of
 
 ATTACKS: Mapping[str, Attack] = {
-    "layer-skip": LayerSkip(widths=(1, 2)),
+    "any blocks skipped": LayerSkip(widths=(1, 2)),
     "reverse-direction": ReverseDirection(),
     "4 bits": Quantize(bits=(4,)),
     "relearn, 5 steps": Relearn(steps=5, optimizer="adamw", lr=1e-3, data=("retain",)),
@@ -87,7 +89,9 @@ def rows(seed: int) -> Iterator[dict[str, Any]]:
             yield {"method": name, "seed": seed, "who": who, "attack": "none", "back": plain[who]}
             asked = float(engine.evaluate(model, reworded, engine.task.knowledge).mean())
             yield {"method": name, "seed": seed, "who": who, "attack": "other words", "back": asked - plain[who]}
-        for attack, part in ATTACKS.items():
+        count, edited = len(blocks_of(subject.unlearned.model)), set(edited_layers(problem.original.model, subject.unlearned.model))
+        beside = tuple(layer for layer in range(count) if layer not in edited and {layer - 1, layer + 1} & edited)
+        for attack, part in {"blocks beside the edit skipped": LayerSkip(layers=beside), **ATTACKS}.items():
             found = [f for f in part.measure(subject) if f.metric == "knowledge" and f.value is not None]
             for who in WHO:
                 values = {f.budget: f.value for f in found if f.subject == who}

@@ -2,8 +2,9 @@
 
 Both train adapters on questions about two made-up people, with the same data, order and seed, in float32 on one thread, each in a process of its own. The one
 computes log π_θ*(y|x) of each sample once, before the first step, as the method `npo` does; the other holds a frozen copy and asks it in each step. Peaks are
-those from the moment when the model is loaded to the last step, above what the process held before it was loaded; those of the whole process stand beside
-them. Merging the adapters, which puts the result beside the original, is no part of it. Linux alone: the kernel's mark of the peak is set back.
+those from the moment when the model is loaded to the last step, above what the process held before it was loaded, when it had done the same with a tiny model
+(so that libraries do not count); those of the whole process stand beside them. Merging the adapters, which puts the result beside the original, is no part of
+it. Linux alone: the kernel's mark of the peak is set back.
 
 Run: python benchmarks/npo_memory.py MODEL [STEPS]
 MODEL: the directory or hub id of any decoder.
@@ -20,30 +21,28 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import peft  # noqa: F401  # its modules are no part of what is measured
 import psutil
 import torch
 from torch import Tensor, nn
 
 from unlearned.api import make_problem
-from unlearned.demo.text_generation import FORGOTTEN, people_test, people_train
+from unlearned.demo.text_generation import FORGOTTEN, Text, people_test, people_train
 from unlearned.engine.adapters import Lora, with_adapter
 from unlearned.engine.engine import Engine, frozen
 from unlearned.engine.loop import Pass, Plan, fit
 from unlearned.engine.randomness import seeded
 from unlearned.engine.settings import Compute
 from unlearned.methods.npo import NPO, npo_loss
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, Bundle
 from unlearned.tasks.text_generation import TextGeneration
 
 MIB = 2**20
-BATCH = 4
+BATCH = 1
 VARIANTS = ("precomputed", "two copies")
 
 
-def trained(variant: str, source: str, steps: int) -> dict[str, object]:
+def trained(variant: str, source: str | Bundle, steps: int) -> dict[str, object]:
     """Losses of the steps, and peaks in MiB."""
-    torch.set_num_threads(1)
     before = psutil.Process().memory_info().rss
     problem = make_problem(source, train=people_train(), test=people_test(), forget=f"person in {list(FORGOTTEN)}", task=TextGeneration())
     engine = Engine(problem.task, Compute(device="cpu", threads=1, batch_size=BATCH))
@@ -75,7 +74,7 @@ def trained(variant: str, source: str, steps: int) -> dict[str, object]:
 
     with seeded(0):
         model = with_adapter(problem.original.model, Lora(), ".*")
-    plan = Plan([Pass("forget", watched(loss))] * method.epochs)
+    plan = Plan([Pass("forget", watched(loss))] * method.epochs, max_steps=steps)
     fit(engine, model, plan, sets, method.model_copy(update={"parameters": ".*"}), title="npo", seed=0)
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     assert found is not None
@@ -87,9 +86,11 @@ def trained(variant: str, source: str, steps: int) -> dict[str, object]:
 def main() -> None:
     if sys.argv[1] in VARIANTS:
         warnings.simplefilter("ignore")
+        torch.set_num_threads(1)
+        trained(sys.argv[1], Text().blank(), 1)
         print(json.dumps(trained(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
         return
-    source, steps = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "9"
+    source, steps = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "12"
     run = [sys.executable, __file__]
     one, two = (json.loads(subprocess.run([*run, v, source, steps], check=True, capture_output=True, text=True).stdout.splitlines()[-1]) for v in VARIANTS)
     apart = [abs(a - b) for a, b in zip(one["losses"], two["losses"], strict=True)]
