@@ -521,7 +521,7 @@ def label_sentence(probability: float) -> str:
     wrong = 1 - probability if gone else probability
     doubt = "less than 1 %" if wrong < 0.01 else f"{100 * wrong:.0f} %"
     if gone:
-        what = "gone (long-term): under the attack it comes back no faster than a model learns it that never knew it"
+        what = "gone (long-term): within its steps the attack brings it back less than twice as fast as it teaches it to a model that never knew it"
     else:
-        what = "asleep (short-term): under the attack it comes back at least twice as fast as a model learns it that never knew it"
+        what = "asleep (short-term): the attack brings it back at least twice as fast as it teaches it to a model that never knew it"
     return f"{what}. The probability that this is wrong is {doubt}."

@@ -107,7 +107,7 @@ def test_numbers_by_hand() -> None:
     label = one(findings, LABEL)
     assert label.value is not None
     assert 0 < label.value < 0.5
-    assert all(f.budget_unit == "steps" and f.budget is None for f in findings)
+    assert all(f.budget is None for f in findings)
 
 
 def test_an_adapter_that_does_nothing_recovers_nothing_and_a_full_return_is_one() -> None:

@@ -91,12 +91,11 @@ def findings_of_knowledge(
                 found.append(one)
     if not measured["unlearned"]:
         reason = reasons.get("unlearned", TOO_LITTLE)
-        return [*findings, with_unit(absent(attack, "retention", split, reason, unit="ratio", kind="attack"), budget_unit)]
+        return [*findings, _with_unit(absent(attack, "retention", split, reason, unit="ratio", kind="attack"), budget_unit)]
     no_reference = f"no reference has a ratio: {reasons['reference']}" if "reference" in reasons else NO_REFERENCE
     ratios = compare(attack, "retention", split, measured, unit="ratio", kind="attack", no_reference=no_reference)
-    return [*findings, *(with_unit(finding, budget_unit) for finding in ratios)]
+    return [*findings, *(_with_unit(finding, budget_unit) for finding in ratios)]
 
 
-def with_unit(finding: Finding, unit: str) -> Finding:
-    """A number over all budgets, with their unit."""
+def _with_unit(finding: Finding, unit: str) -> Finding:
     return finding.model_copy(update={"budget_unit": unit})

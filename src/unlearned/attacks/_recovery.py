@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from unlearned.attacks._curves import SampleCurves, with_unit
+from unlearned.attacks._curves import SampleCurves
 from unlearned.attacks._retention import before_and_after, resampled_means
 from unlearned.engine.randomness import derive_seed
 from unlearned.evidence.comparison import Measured, absent, compare
@@ -115,8 +115,7 @@ def findings_of_recovery(subject: Subject, attack: str, split: str, curves: Samp
     metrics = {"recovery": "ratio", "half_recovery_steps": budget_unit.partition(" ")[0], "recovery_area": "ratio"}
     if known.mean() <= 0:
         findings = [absent(attack, metric, split, UNKNOWN, unit=unit, kind="attack") for metric, unit in metrics.items()]
-        findings.append(absent(attack, LABEL, split, UNKNOWN, unit="share", kind="attack"))
-        return [with_unit(finding, budget_unit) for finding in findings]
+        return [*findings, absent(attack, LABEL, split, UNKNOWN, unit="share", kind="attack")]
     findings = []
     for metric, unit in metrics.items():
         measured: dict[SubjectName, list[Measured]] = {"unlearned": [], "reference": []}
@@ -134,7 +133,7 @@ def findings_of_recovery(subject: Subject, attack: str, split: str, curves: Samp
         if "unlearned" in reasons:
             findings.append(absent(attack, metric, split, reasons["unlearned"], unit=unit, kind="attack"))
         findings += compare(attack, metric, split, measured, unit=unit, kind="attack", no_reference=missing)
-    return [with_unit(finding, budget_unit) for finding in (*findings, _label(attack, split, curves, budgets, seed))]
+    return [*findings, _label(attack, split, curves, budgets, seed)]
 
 
 def _measured(metric: str, known: Array, points: Sequence[Array], budgets: Sequence[float], seed: int) -> Measured | str:
