@@ -17,6 +17,7 @@ from unlearned.engine.engine import Engine, evaluating
 from unlearned.errors import InputError
 from unlearned.influence._score import no_last_layer
 from unlearned.tasks._heads import head_of
+from unlearned.tasks._task import finest
 
 
 class Seen(NamedTuple):
@@ -51,7 +52,7 @@ def seen(engine: Engine, model: nn.Module, samples: Samples) -> Iterator[Seen]:
                 head = head_of(model, batch["pixel_values"])
             except InputError as error:
                 raise no_last_layer() from error
-            kind = torch.float32 if head.features.device.type == "mps" else torch.float64
+            kind = finest(head.features.device)
             h = head.features.to(kind)
             logits = h @ head.layer.weight.to(kind).T
             if head.layer.bias is not None:

@@ -18,7 +18,7 @@ from unlearned.engine.engine import Engine
 from unlearned.engine.sample_gradients import over_pieces
 from unlearned.influence import scores
 from unlearned.influence._score import Grounds, Score, Values
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, finest
 
 
 def el2n(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def el2n(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         targets: (B, M).
         weights: (B, M).
     """
-    p = logits.double().softmax(dim=-1)
+    p = logits.to(finest(logits.device)).softmax(dim=-1)
     true = p.gather(-1, targets[..., None])[..., 0]
     squares = p.square().sum(dim=-1) - 2 * true + 1
     return (weights * squares).sum(dim=1).clamp_min(0).sqrt()

@@ -26,7 +26,7 @@ from unlearned.engine.settings import Optimisation
 from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, finest
 
 
 def sign_step(pixels: Tensor, gradient: Tensor, epsilon: float, pixel_range: tuple[float, float] | None = None) -> Tensor:
@@ -73,7 +73,8 @@ class BoundaryShrink(ObjectiveMethod):
         pixels = batch["pixel_values"].detach().clone().requires_grad_()
         with torch.enable_grad():
             # In float32 the gradient of a confident answer loses the term p − 1 of its own class.
-            loss = F.cross_entropy(engine.task.outputs(model, batch | {"pixel_values": pixels}).double(), batch["labels"], reduction="sum")
+            logits = engine.task.outputs(model, batch | {"pixel_values": pixels})
+            loss = F.cross_entropy(logits.to(finest(logits.device)), batch["labels"], reduction="sum")
             [gradient] = torch.autograd.grad(loss, [pixels])
         engine.meter.count(len(pixels))
         moved = sign_step(pixels.detach(), gradient, self.epsilon, self.pixel_range)

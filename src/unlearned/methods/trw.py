@@ -177,7 +177,7 @@ class TRW(ObjectiveMethod):
         if self.similarity == "logit-weights":
             pixels = engine.task.collate([problem.forget[0]])["pixel_values"]
             with torch.no_grad():
-                return head_of(frozen(problem.original.model), pixels).layer.weight.detach().double()
+                return head_of(frozen(problem.original.model), pixels).layer.weight.detach().cpu().double()
         means = _means_by_class(engine, problem.original.model, engine.task.features, union(problem.retain, problem.forget), list(range(count)))
         absent = means.isnan().any(dim=1).nonzero().flatten().tolist()
         if absent:

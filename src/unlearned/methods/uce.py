@@ -27,6 +27,7 @@ from unlearned.methods import methods
 from unlearned.methods._diffusion import PARTS, diffusion_task
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
+from unlearned.tasks._task import exactly
 from unlearned.tasks.image_generation import denoiser_of
 
 
@@ -87,7 +88,7 @@ class UCE(Method):
         with on_device(model, engine.device), torch.no_grad():
             c, p, g = (self._vectors(problem, model, prompts.to(engine.device)) for prompts in (erased, kept, guide))
             for layer in layers:
-                weight = edited(layer.weight.double(), c, g.expand_as(c), p, self.ridge, self.erase_scale, self.preserve_scale)
+                weight = edited(exactly(layer.weight), c, g.expand_as(c), p, self.ridge, self.erase_scale, self.preserve_scale)
                 if layer.weight.requires_grad:
                     layer.weight.copy_(weight)
                 engine.meter.count(len(c) + len(p))
@@ -99,7 +100,7 @@ class UCE(Method):
         tokenizer = problem.original.companions["tokenizer"]
         special = {token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None}
         states = denoiser_of(model).embed(prompts).states
-        return states[torch.arange(len(prompts), device=states.device), last_tokens(prompts[:, 0], special)].double()
+        return exactly(states[torch.arange(len(prompts), device=states.device), last_tokens(prompts[:, 0], special)])
 
 
 def _distinct(samples: Samples) -> Tensor:
