@@ -117,7 +117,8 @@ def test_success_counts_what_is_declined_and_what_is_lost(monkeypatch: pytest.Mo
     assert work.success([]) == 0  # nothing is declined, nothing is lost
     lost = torch.zeros(len(problem.retain), dtype=torch.float64)
     lost[0] = 1
-    utilities = iter([torch.ones(len(problem.retain), dtype=torch.float64), 1 - lost])
+    work.before = torch.ones(len(problem.retain), dtype=torch.float64)
+    utilities = iter([1 - lost])
 
     def evaluate(model: Any, samples: Any, function: Any) -> Tensor:
         del model, function

@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -137,8 +138,13 @@ class _Redirection:
         for edit in edits:
             edit.apply(model)
         said = task.said(self.engine.evaluate(model, self.problem.forget, task.generations))
-        before, after = (self.engine.evaluate(each, self.problem.retain, task.utility) for each in (self.model, model))
-        return sum(map(declines, said)) / len(said) - float((after < before).double().mean())
+        after = self.engine.evaluate(model, self.problem.retain, task.utility)
+        return sum(map(declines, said)) / len(said) - float((after < self.before).double().mean())
+
+    @cached_property
+    def before(self) -> Tensor:
+        """Share of each retained answer's tokens that are the original's first choice, (N,)."""
+        return self.engine.evaluate(self.model, self.problem.retain, self.task.utility)
 
     def _true(self, samples: Samples) -> list[Tensor]:
         return [samples[i]["labels"] for i in range(len(samples))]
