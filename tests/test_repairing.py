@@ -21,7 +21,7 @@ from unlearned.problem import Problem
 from unlearned.records import Finding
 from unlearned.repairing import RepairSpec, faults, repair, repaired, retained
 from unlearned.tasks._questions import questions_of
-from unlearned.tasks.text_generation import TextGeneration, answer_mask
+from unlearned.tasks.text_generation import TextGeneration, answering
 
 BROKEN, LATER = RETAIN[3:60:6], RETAIN[4:60:6]
 
@@ -112,7 +112,7 @@ def test_a_one_shot_repair_trains_the_unlearned_model_on_the_probes(loss: Any) -
             return float(engine.evaluate(model, problem.retain, task.losses).mean())
         batch = problem.task.collate([problem.retain[i] for i in range(len(problem.retain))])
         with torch.no_grad():
-            return float(token_divergence(task.token_logits(model, batch), task.token_logits(original.model, batch), answer_mask(batch)))
+            return float(token_divergence(task.token_logits(model, batch), task.token_logits(original.model, batch), answering(batch).mask))
 
     model = repaired(looked, problem.retain, Clumsy(), spec, engine).model
     assert distance(model) < 0.5 * distance(other.model)

@@ -38,7 +38,7 @@ from unlearned.methods._method import Method
 from unlearned.records import Finding, Holes, SubjectName
 from unlearned.settings import Settings
 from unlearned.tasks._task import Batch, Bundle
-from unlearned.tasks.text_generation import TextGeneration, answer_mask
+from unlearned.tasks.text_generation import TextGeneration, answering
 
 NAME = "repair"
 ROUNDS = "rounds of repair"
@@ -249,7 +249,7 @@ def _trained_on(subject: Subject, probes: Samples, spec: RepairSpec, engine: Eng
         if teacher is None:
             return engine.task.losses(model, batch).mean()
         with evaluating(teacher):
-            return token_divergence(task.token_logits(model, batch), task.token_logits(teacher, batch), answer_mask(batch))
+            return token_divergence(task.token_logits(model, batch), task.token_logits(teacher, batch), answering(batch).mask)
 
     passes = math.ceil(spec.steps / max(1, math.ceil(len(probes) / spec.batch_size) - 1))
     plan = Plan([Pass("retain", loss)] * passes, max_steps=spec.steps)

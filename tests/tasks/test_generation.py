@@ -10,12 +10,13 @@ from torch import nn
 
 from tests.models import bundle_of, facts, problem_of, tokenizer
 from unlearned.api import make_problem
+from unlearned.engine.adapters import Lora, with_adapter
 from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.tasks._generation import greedy, left_padded, true_answers
 from unlearned.tasks._task import Bundle, exactly, finest
 from unlearned.tasks._texts import IGNORED
-from unlearned.tasks.text_generation import TextGeneration, _Words
+from unlearned.tasks.text_generation import TextGeneration, _Words, answering
 
 END = 1
 CHAT = "{% for m in messages %}{{ '[pad] ' + m['role'].replace('user', 'ada').replace('assistant', 'bo') + ' ' + m['content'] + ' [eos] ' }}{% endfor %}"
@@ -293,7 +294,7 @@ def test_only_answers_are_ever_held_in_float64(monkeypatch: pytest.MonkeyPatch) 
     task, model, batch = task_and_model("llama")
     with torch.no_grad():
         log_p = task.outputs(model, batch)
-        logits = task.token_logits(model, batch)
+        logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
     kept = batch["labels"][:, 1:] != IGNORED
     wanted = logits.double().log_softmax(dim=-1).gather(2, batch["labels"][:, 1:].clamp(min=0)[..., None])[..., 0]
     torch.testing.assert_close(log_p, torch.where(kept, wanted, 0.0), rtol=1e-12, atol=0)
@@ -309,6 +310,35 @@ def test_only_answers_are_ever_held_in_float64(monkeypatch: pytest.MonkeyPatch) 
     with torch.no_grad():
         task.outputs(model, batch)
     assert seen == [(int(kept.sum()), logits.shape[-1])]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_prompts_get_no_vocabulary(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits begin where the first answer of a batch does, and are those of the whole text; a model that cannot leave any out, and adapters, say the same."""
+    task, model, batch = task_and_model(kind)
+    mask, tokens = answering(batch)
+    whole = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    width = batch["labels"].shape[1] - 1 - (int(batch["prompt_length"].min()) - 1)
+    assert mask.shape[1] == width < whole.shape[1]
+    assert int(mask.sum()) == int((batch["labels"][:, 1:] != IGNORED).sum())
+    assert torch.equal(tokens, batch["labels"][:, -width:])
+    rows: list[int] = []
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    head.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[1]))
+    torch.testing.assert_close(task.token_logits(model, batch), whole[:, -width:], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(task.token_logits(with_adapter(model, Lora(rank=1), ".*").eval(), batch), whole[:, -width:], rtol=1e-5, atol=1e-6)
+    assert rows == [width + 1, width + 1]
+    monkeypatch.setattr("unlearned.tasks.text_generation.keeps_logits", lambda _: False)
+    torch.testing.assert_close(task.token_logits(model, batch), whole[:, -width:], rtol=1e-5, atol=1e-6)
+    assert rows[-1] == whole.shape[1] + 1
+
+
+def test_a_batch_without_answers_keeps_its_width() -> None:
+    bundle = bundle_of("llama")
+    task = TextGeneration().bound(bundle)
+    samples = task.prompts(["can he", "be"], bundle)
+    batch = task.collate([samples[0], samples[1]])
+    assert answering(batch).mask.shape == (2, batch["input_ids"].shape[1] - 1)
 
 
 def test_apple_devices_have_no_float64() -> None:

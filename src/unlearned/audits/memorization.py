@@ -20,7 +20,7 @@ from unlearned.audits._audit import Audit
 from unlearned.evidence.subject import Subject
 from unlearned.records import Finding
 from unlearned.tasks._task import Batch
-from unlearned.tasks.text_generation import answer_mask
+from unlearned.tasks.text_generation import answering
 
 
 def without_last(mask: Tensor) -> Tensor:
@@ -57,14 +57,14 @@ class Memorization(Audit):
         task = text_task(subject)
 
         def right(model: nn.Module, batch: Batch) -> Tensor:
-            return task.token_logits(model, batch).argmax(dim=-1) == batch["labels"][:, 1:]
+            return task.token_logits(model, batch).argmax(dim=-1) == answering(batch).tokens
 
         def exact(model: nn.Module, batch: Batch) -> Tensor:
-            mask = without_last(answer_mask(batch))
+            mask = without_last(answering(batch).mask)
             return (right(model, batch) & mask).sum(dim=1) / mask.sum(dim=1)
 
         def strength(model: nn.Module, batch: Batch) -> Tensor:
-            return extraction_strength(right(model, batch), answer_mask(batch), compat=self.compat)
+            return extraction_strength(right(model, batch), answering(batch).mask, compat=self.compat)
 
         findings = []
         memorised = exact if self.compat else task.utility

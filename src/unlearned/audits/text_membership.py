@@ -32,7 +32,7 @@ from unlearned.evidence.statistics import Array, bootstrap
 from unlearned.evidence.subject import Measure, Subject
 from unlearned.records import Finding, SubjectName
 from unlearned.tasks._task import Batch, measured
-from unlearned.tasks.text_generation import TextGeneration, answer_mask
+from unlearned.tasks.text_generation import TextGeneration, answer_mask, answering
 
 
 def lowest_mean(values: Tensor, mask: Tensor, share: float, *, compat: bool = False) -> Tensor:
@@ -142,8 +142,8 @@ class TextMembership(Audit):
 
     def _min_k_plus_plus(self, task: TextGeneration) -> Measure:
         def measure(model: nn.Module, batch: Batch) -> Tensor:
-            mask = answer_mask(batch)
-            scores = standardised(measured(task.token_logits(model, batch)[mask]), batch["labels"][:, 1:][mask])
+            mask, tokens = answering(batch)
+            scores = standardised(measured(task.token_logits(model, batch)[mask]), tokens[mask])
             placed = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device).masked_scatter(mask, scores)
             return -lowest_mean(placed, mask, self.share, compat=self.compat)
 

@@ -16,7 +16,7 @@ from unlearned.engine.settings import Optimisation
 from unlearned.methods._method import Measure, ObjectiveMethod
 from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
-from unlearned.tasks.text_generation import TextGeneration, answer_mask
+from unlearned.tasks.text_generation import TextGeneration, answering
 
 
 def token_divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class ForgetRetain(ObjectiveMethod):
             return lambda model, batch: engine.task.losses(model, batch).mean()
         task = text_task(engine)
         teacher = self.original_outputs(problem, engine, task.token_logits)
-        return lambda model, batch: token_divergence(task.token_logits(model, batch), teacher(model, batch), answer_mask(batch))
+        return lambda model, batch: token_divergence(task.token_logits(model, batch), teacher(model, batch), answering(batch).mask)
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         return Plan(self.passes(problem, engine, self.forget_term(problem, engine)))

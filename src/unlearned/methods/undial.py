@@ -21,7 +21,7 @@ from unlearned.methods._forget_retain import ForgetRetain, text_task
 from unlearned.methods._method import Measure
 from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
-from unlearned.tasks.text_generation import answer_mask
+from unlearned.tasks.text_generation import answering
 
 
 def undial_loss(student: Tensor, teacher: Tensor, tokens: Tensor, beta: float) -> Tensor:
@@ -51,8 +51,7 @@ class Undial(ForgetRetain):
         teacher = self.original_outputs(problem, engine, task.token_logits)
 
         def term(model: nn.Module, batch: Batch) -> Tensor:
-            mask = answer_mask(batch)
-            tokens = batch["labels"][:, 1:][mask]
-            return undial_loss(task.token_logits(model, batch)[mask], teacher(model, batch)[mask], tokens, self.beta).mean()
+            mask, tokens = answering(batch)
+            return undial_loss(task.token_logits(model, batch)[mask], teacher(model, batch)[mask], tokens[mask], self.beta).mean()
 
         return term

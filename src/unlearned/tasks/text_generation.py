@@ -8,10 +8,11 @@ tokens before them (exact memorisation).
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
@@ -120,7 +121,7 @@ class TextGeneration(Task):
         return self.read({"prompt": [asked[i] for i in positions], "answer": list(answers)}, bundle, "answers")
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Pad on the right; `attention_mask` is 0 on the padding."""
+        """Pad on the right; `attention_mask` is 0 on the padding. The width S of `unanswered` (B, S): how many predictions come before all answers."""
         length = max(len(row["input_ids"]) for row in rows)
 
         def pad(name: str, value: int) -> Tensor:
@@ -128,7 +129,17 @@ class TextGeneration(Task):
 
         mask = torch.stack([torch.arange(length) < len(row["input_ids"]) for row in rows])
         lengths = torch.stack([torch.as_tensor(row["prompt_length"]) for row in rows])
-        return {"input_ids": pad("input_ids", 0), "labels": pad("labels", IGNORED), "attention_mask": mask.to(torch.long), "prompt_length": lengths}
+        labels = pad("labels", IGNORED)
+        counted = labels[:, 1:] != IGNORED
+        [begun] = counted.any(dim=0).nonzero(as_tuple=True)
+        return {
+            "input_ids": pad("input_ids", 0),
+            "labels": labels,
+            "attention_mask": mask.to(torch.long),
+            "prompt_length": lengths,
+            # As a shape: under vmap no number of a batch can be read.
+            "unanswered": counted[:, : int(begun[0]) if len(begun) else 0],
+        }
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """−mean log p(answer token), over the answer's tokens of each sample."""
@@ -137,12 +148,13 @@ class TextGeneration(Task):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Log p(token) at each position that predicts an answer token, 0 elsewhere, (B, T − 1)."""
-        logits, targets = self.token_logits(model, batch), batch["labels"][:, 1:]
+        logits, (mask, targets) = self.token_logits(model, batch), answering(batch)
+        before = batch["labels"].shape[1] - 1 - mask.shape[1]
         if torch.is_grad_enabled():  # in one shape for every sample, as gradients per sample need it
-            return -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
-        mask = targets != IGNORED
+            log_p = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+            return F.pad(log_p, (before, 0))
         log_p = -F.cross_entropy(measured(logits[mask]), targets[mask], reduction="none")  # prompts in float64, too, would take most of the memory
-        return torch.zeros(mask.shape, dtype=log_p.dtype, device=log_p.device).masked_scatter(mask, log_p)
+        return F.pad(torch.zeros(mask.shape, dtype=log_p.dtype, device=log_p.device).masked_scatter(mask, log_p), (before, 0))
 
     def log_likelihoods(self, model: nn.Module, batch: Batch) -> Tensor:
         """Σ log p(answer token), where `losses` takes the mean."""
@@ -153,16 +165,15 @@ class TextGeneration(Task):
 
         Not of their log-probabilities: where a model knows an answer by heart, the gradient of its log-probability is 0 and holds nothing in its place.
         """
-        targets = batch["labels"][:, 1:]
-        counted = targets != IGNORED
+        counted, targets = answering(batch)
         chosen = self.token_logits(model, batch).gather(2, torch.where(counted, targets, 0)[..., None])[..., 0]
         return torch.where(counted, chosen, 0).sum(dim=1, keepdim=True)
 
     def choices(self, model: nn.Module, batch: Batch) -> Choices:
         """The tokens of the answer, each with one share of it."""
-        logits, counted = self.token_logits(model, batch), answer_mask(batch)
+        logits, (counted, targets) = self.token_logits(model, batch), answering(batch)
         weights = counted.to(logits.dtype) / counted.sum(dim=1, keepdim=True)
-        return Choices(logits, torch.where(counted, batch["labels"][:, 1:], 0), weights)
+        return Choices(logits, torch.where(counted, targets, 0), weights)
 
     def knowledge(self, model: nn.Module, batch: Batch) -> Tensor:
         """ROUGE-1 recall of the greedy answer, or exp(mean log p(answer token))."""
@@ -234,10 +245,12 @@ class TextGeneration(Task):
         return faults
 
     def token_logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Logits at each position that has a next token, (B, T − 1, V); those of the answer are where `answer_mask` is true."""
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        """Logits of the predictions that `answering` tells of, (B, K, V): a vocabulary for each token of the prompts, too, would take most of the memory."""
+        count = answering(batch).mask.shape[1] + 1
+        only = {"logits_to_keep": count} if keeps_logits(model) else {}
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **only).logits
         assert isinstance(logits, Tensor)
-        return logits[:, :-1]
+        return logits[:, -count:-1]
 
     def answer_nll(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """−log p of the whole answer, a sum over its tokens, (B,); and how many tokens it has, (B,)."""
@@ -250,9 +263,9 @@ class TextGeneration(Task):
 
     def utility(self, model: nn.Module, batch: Batch) -> Tensor:
         """Share of the answer's tokens that are the model's first choice."""
-        targets = batch["labels"][:, 1:]
-        right = (self.token_logits(model, batch).argmax(dim=-1) == targets) & (targets != IGNORED)
-        return right.sum(dim=1) / (targets != IGNORED).sum(dim=1)
+        mask, targets = answering(batch)
+        right = (self.token_logits(model, batch).argmax(dim=-1) == targets) & mask
+        return right.sum(dim=1) / mask.sum(dim=1)
 
 
 def alikeness(texts: Sequence[str], others: Sequence[str]) -> Tensor:
@@ -297,6 +310,30 @@ def _columns(source: DataSource | Data, field: str) -> Samples | dict[str, Any]:
 def answer_mask(batch: Batch) -> Tensor:
     """Which of the positions that have a next token predict one of the answer, (B, T − 1)."""
     return batch["labels"][:, 1:] != IGNORED
+
+
+class Answering(NamedTuple):
+    """Predictions among which are all those of answers: the last K of the T − 1."""
+
+    mask: Tensor
+    """Which of them predict a token of the answer, (B, K)."""
+    tokens: Tensor
+    """The tokens that should come, (B, K); −100 where it is none of the answer."""
+
+
+def answering(batch: Batch) -> Answering:
+    """What `token_logits` has predictions for: from the first answer of the batch on, or of the whole batch where it does not say when that begins."""
+    tokens = batch["labels"][:, 1:]
+    if "unanswered" in batch:
+        tokens = tokens[:, batch["unanswered"].shape[1] :]
+    return Answering(tokens != IGNORED, tokens)
+
+
+def keeps_logits(model: nn.Module) -> bool:
+    """Whether a model can leave out the logits of its first tokens, as nearly all decoders of transformers can."""
+    # Within adapters, which hand on what they do not know, and which answer for attributes of the model inside.
+    asked = next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), model)
+    return "logits_to_keep" in inspect.signature(asked.forward).parameters
 
 
 def with_answers(batch: Batch, answers: Tensor) -> Batch:
