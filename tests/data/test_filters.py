@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,31 @@ def test_unknown_columns_and_values_without_order_are_refused() -> None:
         select(DATA, "colour == 1", "forget")
     with pytest.raises(InputError, match="different kinds"):
         select(DATA, "score < 1", "forget")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("label == '3'", "'label', which holds no text, with text. Leave the quotes out"),
+        ("label in ['3', '4'] and site == 'north'", "'label', which holds no text, with text. Leave the quotes out"),
+        ("'3' == label", "'label', which holds no text, with text. Leave the quotes out"),
+        ("site == 3", "'site', which holds text, with something else. Put quotes around text"),
+    ],
+)
+def test_text_is_not_compared_with_numbers_without_a_word(where: str, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        select(DATA, where, "forget")
+
+
+def test_the_column_of_the_names_is_named_where_there_is_one() -> None:
+    data = Samples(ColumnRows({"x": [0, 1]}), None, {"label": [0, 1], "label_name": ["kiwi", "lemon"]})
+    with pytest.raises(InputError, match="The names are in 'label_name'"):
+        select(data, "label == 'kiwi'", "forget")
+
+
+def test_values_that_merely_do_not_occur_choose_nothing() -> None:
+    assert select(DATA, "label == 99 or site == 'nowhere' or site == None", "forget") == []
+    assert select(DATA, "label == '3' or label == 3", "forget") == [3, 4]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import ast
 import difflib
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unlearned.data.samples import Samples
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, raise_faults
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
@@ -54,11 +54,34 @@ def select(samples: Samples, where: str, field: str) -> list[int]:
         raise InputError(Fault(field, f"the filter uses {len(unknown)} names that are no columns.", f"{hint} Columns of this data: {known}."))
     used = {name: columns[name] for name in names}
     try:
-        return [i for i in range(len(samples)) if _holds(tree, {name: column[i] for name, column in used.items()}, field)]
+        chosen = [i for i in range(len(samples)) if _holds(tree, {name: column[i] for name, column in used.items()}, field)]
     except TypeError as error:
         raise InputError(Fault(field, f"the filter compares values of different kinds ({error}).", _REMEDY)) from error
     except RecursionError as error:
         raise InputError(Fault(field, "the filter is nested too deeply.", 'Use a list: name in ["a", "b"].')) from error
+    if not chosen:
+        raise_faults(_never_equal(tree, columns, field))
+    return chosen
+
+
+def _never_equal(tree: ast.expr, columns: Mapping[str, Sequence[Any]], field: str) -> Iterator[Fault]:
+    """Comparisons of text with numbers: Python calls them unequal without a word, and a slip with quotes chooses nothing."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Compare):
+            continue
+        for op, left, right in zip(node.ops, [node.left, *node.comparators], node.comparators, strict=False):
+            name, value = (left, right) if isinstance(left, ast.Name) else (right, left)
+            if not isinstance(op, ast.Eq | ast.In) or not isinstance(name, ast.Name) or isinstance(value, ast.Name):
+                continue
+            given = ast.literal_eval(value)
+            wanted = {isinstance(each, str) for each in (given if isinstance(given, list | tuple | set) else [given]) if each is not None}
+            held = {isinstance(each, str) for each in columns[name.id] if each is not None}
+            if wanted == {True} and held == {False}:
+                named = f"{name.id}_name"
+                remedy = f'The names are in {named!r}: {named} == "a".' if named in columns else f"Leave the quotes out: {name.id} == 3."
+                yield Fault(field, f"the filter compares {name.id!r}, which holds no text, with text.", remedy)
+            elif wanted == {False} and held == {True}:
+                yield Fault(field, f"the filter compares {name.id!r}, which holds text, with something else.", f'Put quotes around text: {name.id} == "3".')
 
 
 def column_names(where: str) -> list[str]:
