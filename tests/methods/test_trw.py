@@ -233,6 +233,9 @@ def test_batch_normalisation_can_be_frozen() -> None:
 def test_a_part_of_a_class_is_refused_and_so_are_impossible_settings() -> None:
     with pytest.raises(InputError, match=r"samples of the forgotten classes are in the retain set"):
         forget(problem_of("plain"), "trw", epochs=1)
+    engine = Engine(problem_of("plain").task)
+    assert [fault.field for fault in TRW().faults(problem_of("plain"), engine)] == ["forget"]
+    assert not TRW().faults(class_problem(), engine)
     with pytest.raises(InputError, match="10 classes have 9 principal directions, not 10"):
         forget(class_problem(), "trw", epochs=1, components=10)
     with pytest.raises(ValidationError, match="goes with it alone"):

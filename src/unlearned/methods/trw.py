@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from unlearned.data.samples import Samples, union
 from unlearned.engine.engine import Engine, frozen
 from unlearned.engine.loop import Pass, Plan
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
@@ -124,6 +124,13 @@ class TRW(ObjectiveMethod):
         if (self.similarity == "oracle") != (self.retrained is not None):
             raise ValueError("`retrained` is the model of the similarity `oracle`, and goes with it alone")
         return self
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
+        """A class of which only a part is forgotten."""
+        faults: list[Fault] = []
+        with collecting(faults):
+            forgotten_classes(problem)
+        return faults
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         task = engine.task
