@@ -9,7 +9,7 @@ import re
 import pytest
 
 from unlearned.comparing import compare
-from unlearned.records import AuditRecord, CompareRecord
+from unlearned.records import AuditRecord, CompareRecord, Finding
 from unlearned.report import html, looks, words
 from unlearned.report.comparison import contents, dots, returns
 from unlearned.report.scales import of_budgets, of_values
@@ -145,6 +145,16 @@ def test_without_attacks_and_references_the_page_says_so(lonely: AuditRecord) ->
     text = text_of(html.comparison(compare([lonely.model_copy(update={"sets": PROBLEM})] * 2)))
     assert "No run has the curve of an attack" in text
     assert "There is no line to compare with: no reference given." in text
+
+
+def test_the_caption_says_why_there_is_no_line_where_references_were_given() -> None:
+    why = "no reference has a ratio: nothing was forgotten before the attack"
+    kept = Finding(audit="relearn", kind="attack", metric="retention", split="forget-rest", subject="unlearned", value=0.1, n=9, unit="ratio", reason=why)
+    runs = [run_of(name) for name in ("scrub", "ssd")]
+    record = compare([run.model_copy(update={"findings": (*run.findings, kept)}) for run in runs])
+    [drawn] = contents(record)["kept"]
+    assert drawn.caption == f"There is no line to compare with: {why}."
+    assert [row.texts[1] for row in drawn.rows] == ["none", "none"]
 
 
 def test_what_else_differs_is_said_on_the_page() -> None:

@@ -108,23 +108,28 @@ def dots(measure: Measure, names: Sequence[str]) -> Dots:
     scale = of_values(ends(measure.findings) or [0.0], measure.unit, count=3)
     common = measure.distinct("reference")
     references, own = measure.cells.get("reference", {}), measure.cells.get("unlearned", {})
-    rows = [_row(words.SUBJECTS[who].partition(" ")[0], who, measure.distinct(who), common, scale) for who in SHARED if measure.distinct(who)]
+    alone = not common
+    rows = [_row(words.SUBJECTS[who].partition(" ")[0], who, measure.distinct(who), common, scale, alone=alone) for who in SHARED if measure.distinct(who)]
     for position, name in enumerate(names):
         held_against = common if len(common) < 2 else [references[position]] if position in references else []
-        rows.append(_row(name, position, [own[position]] if position in own else [], held_against, scale))
+        rows.append(_row(name, position, [own[position]] if position in own else [], held_against, scale, alone=alone))
     return Dots(measure.title, _caption(measure), ("value", "gap"), tuple(rows), scale.ticks)
 
 
-def _row(name: str, look: int | str, findings: Sequence[Finding], references: Sequence[Finding], scale: Scale) -> DotRow:
-    """One line of a dot plot; several findings if the runs differ in what they say of a model that they share."""
+def _row(name: str, look: int | str, findings: Sequence[Finding], references: Sequence[Finding], scale: Scale, *, alone: bool) -> DotRow:
+    """One line of a dot plot; several findings if the runs differ in what they say of a model that they share.
+
+    `alone`: the caption says why there is no gap.
+    """
     valued = sorted({f.value: f for f in findings if f.value is not None}.items())
     only = valued[0][1] if len(valued) == 1 else None
+    gap = "" if only is None else words.ABSENT if alone and only.gap is None else words.gap(only)
     return DotRow(
         name,
         look,
         dots=tuple(Dot(scale.place(value)) for value, _ in valued),
         span=None if only is None else interval_of(only, scale),
-        texts=(" to ".join(words.number(value, f.unit) for value, f in valued), "" if only is None else words.gap(only)),
+        texts=(" to ".join(words.number(value, f.unit) for value, f in valued), gap),
         interval="" if only is None else words.interval(only),
         note="" if valued else next((f.reason or "" for f in findings), "not measured"),
         lines=tuple(scale.place(f.value) for f in references if f.value is not None),
@@ -137,7 +142,8 @@ def _caption(measure: Measure) -> str:
     directions = {f.direction for f in measure.findings}
     best = BEST[directions.pop()] if len(directions) == 1 else ""
     if not measure.distinct("reference"):
-        best = f"There is no line to compare with: {NO_REFERENCE}."
+        why = dict.fromkeys(f.reason for f in measure.findings if f.value is not None and f.subject != "reference" and f.reason)
+        best = f"There is no line to compare with: {'; or '.join(why) or NO_REFERENCE}."
     elif len(measure.distinct("reference")) > 1:
         best += " Each run has retrained models of its own."
     return " ".join(filter(None, [best, f"Intervals: {', '.join(how)}." if how else ""]))
