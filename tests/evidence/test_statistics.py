@@ -158,6 +158,11 @@ def test_the_worst_point_of_a_relearning_curve_decides() -> None:
     assert check.name == "relearning, after 5 steps"
 
 
+def test_one_step_is_no_steps() -> None:
+    point = finding(0.5, -0.4, 0.01, audit="relearn", kind="attack", metric="knowledge", budget=1, budget_unit="steps on related data")
+    assert [check.name for check in judge([point], Limits()).checks] == ["relearning, after 1 step on related data"]
+
+
 def test_relearning_without_a_limit_is_told_and_leaves_the_verdict_open() -> None:
     curve = [
         finding(0.9, gap, 0.01, audit="relearn", kind="attack", metric="knowledge", budget=budget, budget_unit="steps") for budget, gap in ((0, 0.1), (5, 0.4))

@@ -47,11 +47,18 @@ def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None =
         checks.append(Check(name="the request for deletion", passed=False, words=words))
     curve = [f for f in pick(unlearned, audit="relearn", metric="knowledge") if f.value is not None]
     if curve:
-        points = [_check(_named("relearning", f) + ("" if f.budget is None else f", after {f.budget:g} {f.budget_unit}"), f, limits.relearn_gap) for f in curve]
+        points = [_check(_named("relearning", f) + _after(f), f, limits.relearn_gap) for f in curve]
         severity = {False: 2, None: 1, True: 0}
         checks.append(max(zip(points, curve, strict=True), key=lambda pair: (severity[pair[0].passed], abs(pair[1].gap or 0)))[0])
     checks += [_labelled(f, limits.label_error) for f in pick(unlearned, metric=LABEL)]
     return _conclude(checks)
+
+
+def _after(finding: Finding) -> str:
+    if finding.budget is None:
+        return ""
+    unit = finding.budget_unit or ""
+    return f", after {finding.budget:g} {unit.replace('steps', 'step', 1) if finding.budget == 1 else unit}"
 
 
 def _named(check: str, finding: Finding) -> str:
