@@ -35,7 +35,7 @@ CASES: dict[str, Case] = {
     "suite_setting_of_no_attack": Case("all", ("steps=3",), "--set: 'steps' does not say of which attack it is a setting", "Write relearn.steps."),
     "suite_unknown_attack": Case("all", ("relern.steps=3",), "--set: there is no attack 'relern'", "Did you mean 'relearn'"),
     "suite_unknown_setting": Case("all", ("relearn.stepz=3",), "relearn.stepz: there is no such field", "Did you mean 'steps'"),
-    "suite_two_mistakes": Case("all", ("relearn.steps=0", "hidden-probe.points=1"), "2 things are wrong", "greater than or equal to 2 (given: 1)"),
+    "suite_two_mistakes": Case("all", ("relearn.steps=0", "hidden-probe.points=1"), "--set.relearn.steps: ", "greater than or equal to 2 (given: 1)"),
     "suite_negative_limit": Case("all", (), "--seconds", "greater than or equal to 0", {**TEXT, "--seconds": "-1"}),
     "limit_of_one_attack": Case("relearn", (), "--seconds: a single attack has no limit of time", "unlearned attack all", {**TEXT, "--seconds": "5"}),
     # settings

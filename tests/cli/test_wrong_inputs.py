@@ -149,7 +149,7 @@ CASES |= {
     "filter_text_with_number": Case("forget: the filter compares values of different kinds", "Write comparisons", changed(forget={"where": "site < 3"})),
     "filter_of_thousands_of_nots": Case("forget: the filter is ", "label == 3", changed(forget={"where": "not " * 5000 + "label == 1"})),
     "filter_nested_too_deep": Case("forget: the filter is not a valid expression", "Write comparisons", changed(forget={"where": "(" * 5000 + "label == 1"})),
-    "forget_file_missing": Case("forget.file: ", "one id per line", changed(forget={"file": "absent.txt"})),
+    "forget_file_missing": Case("forget.file: there is no file 'absent.txt'", "Check the path", changed(forget={"file": "absent.txt"})),
     # models and data that are not there
     "model_path_missing": Case("model: there is no model at './absent'", "Check the path", changed(model="./absent")),
     "weights_missing": Case("model.weights: there is no file 'absent.safetensors'", "Check the path", changed(model__weights="absent.safetensors")),
@@ -700,6 +700,17 @@ CASES |= {
     "audit_shadow_missing": Case("--shadow.0: there is no model", "Check the path", options(shadow="./absent")),
     "audit_shadow_takes_other_images": Case("--shadow.0: the model cannot take these images", "Give images of the size", options(shadow="tiny:colour")),
     "audit_train_missing": Case("--train: there is no file or folder", "Check the path", options(train="absent.npz")),
+    "audit_names_and_data_wrong": Case(
+        "--audit: there is no audit 'utilty'", "--train: there is no file", options(train="absent.npz", audit="utilty", attack="relern")
+    ),
+    "audit_attack_and_forget_wrong": Case(
+        "--attack: there is no attack 'relern'", "--forget: the filter uses 1 names", options(attack="relern", forget="lable == 2")
+    ),
+    "audit_filter_and_test_wrong": Case("--forget: the filter uses 1 names", "--test: there is no file", options(test="absent.npz", forget="lable == 2")),
+    "audit_model_wrong_and_forget_not_said": Case(
+        "--forget: it is not said", "--after: module 'tiny' has no function", options(after="tiny:absent", forget=None)
+    ),
+    "audit_number_in_quotes": Case("--forget: the filter compares 'label', which holds no text, with text", "label == 3", options(forget="label == '2'")),
     "audit_forget_not_said": Case("--forget: it is not said what was to be forgotten", "--forget-file FILE", options(forget=None)),
     "audit_forget_said_twice": Case("--forget: it is not said what was to be forgotten, or said twice", "--forget-file FILE", options(forget_file="ids.txt")),
     "audit_forget_nothing": Case("--forget: the forget set is empty", "Check the filter", options(forget=f"site == '{SECRET}'")),

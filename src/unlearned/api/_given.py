@@ -79,10 +79,12 @@ def make_problem(
     with collecting(faults):
         forget = read_ids(forget, where) if isinstance(forget, Path) else forget
     faults += [fault for name, samples in sets.items() for fault in id_faults(samples, f"data.{name}", "data")]
+    chosen: set[str] = set()
+    if "train" in sets and not isinstance(forget, Path):
+        with collecting(faults):
+            chosen = forget_ids(sets["train"], forget, where)
     raise_faults(faults)
     assert bundle is not None
-    assert not isinstance(forget, Path)
-    chosen = forget_ids(sets["train"], forget, where)
     return Problem(kind.bound(bundle), bundle, sets["train"].only(chosen), sets["train"].without(chosen), sets["test"], sets.get("validation"))
 
 
@@ -120,6 +122,8 @@ def read_ids(path: Path, field: str) -> list[str]:
     Raises:
         InputError: if it cannot be read or is empty.
     """
+    if not path.exists():
+        raise InputError(Fault(field, f"there is no file {str(path)!r}.", "Check the path; relative paths start at the working directory."))
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -20,8 +20,9 @@ from unlearned.errors import Fault, collecting, raise_faults
 from unlearned.evidence.subject import Subject
 from unlearned.evidence.verdict import Limits, judge
 from unlearned.problem import Problem
-from unlearned.recipe import make_part
+from unlearned.recipe import Part, make_part
 from unlearned.records import AuditRecord, Cost, Exhibit, Finding
+from unlearned.registry import Registry
 from unlearned.tasks._task import Bundle
 
 
@@ -123,21 +124,31 @@ def choose_audits(names: Sequence[str] | None, task: str) -> list[Audit]:
     """Audits of these names with default settings; None: all that are defined for the task and train no models.
 
     Raises:
-        InputError: if a name is unknown or not defined for the task.
+        InputError: with every name that is unknown or not defined for the task.
     """
     if names is None:
         kinds = {name: audit_registry.get(name) for name in audit_registry}
         names = [name for name, kind in kinds.items() if kind.by_default and task in (kind.tasks or (task,))]
-    return [make_part(audit_registry, name, {}, "audit", task) for name in names]
+    return _all_made(audit_registry, names, "audit", task)
 
 
 def choose_attacks(names: Sequence[str], task: str) -> list[Attack]:
     """Attacks of these names with default settings.
 
     Raises:
-        InputError: if a name is unknown or not defined for the task.
+        InputError: with every name that is unknown or not defined for the task.
     """
-    return [make_part(attack_registry, name, {}, "attack", task) for name in names]
+    return _all_made(attack_registry, names, "attack", task)
+
+
+def _all_made(registry: Registry[Part], names: Sequence[str], field: str, task: str) -> list[Part]:
+    made: list[Part] = []
+    faults: list[Fault] = []
+    for name in names:
+        with collecting(faults):
+            made.append(make_part(registry, name, {}, field, task))
+    raise_faults(faults)
+    return made
 
 
 def choose_suite(task: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[Attack], dict[str, str]]:

@@ -59,8 +59,9 @@ def make(
     threads: int | None,
     seed: int,
     progress: bool,
+    faults: Sequence[Fault] = (),
 ) -> Subject:
-    """Load and check everything; what is wrong is said at once, under the names of the options.
+    """Load and check everything; what is wrong is said at once, under the names of the options, together with the faults that were found before.
 
     Raises:
         InputError: with everything that is wrong.
@@ -75,28 +76,28 @@ def make(
     from unlearned.tasks._task import ModelSource, model_source
 
     kind = tasks.get(task, "--task")()
-    faults: list[Fault] = []
-    if (forget is None) == (forget_file is None):
-        faults.append(Fault("--forget", "it is not said what was to be forgotten, or said twice.", "Give --forget FILTER or --forget-file FILE."))
+    found = list(faults)
+    if unsaid := (forget is None) == (forget_file is None):
+        found.append(Fault("--forget", "it is not said what was to be forgotten, or said twice.", "Give --forget FILTER or --forget-file FILE."))
 
     def named(source: str) -> ModelSource:
         return ModelSource.model_validate({**model_source(source), "allow_pickle": allow_pickle})
 
     with as_options(_OPTIONS):
         problem = engine = None
-        if not faults:
-            with collecting(faults):
+        if not unsaid:
+            with collecting(found):
                 problem = make_problem(named(before), train=train, test=test, forget=forget_file or forget or "", task=kind)
         models: dict[str, list[Bundle]] = {"after": [], "reference": [], "shadow": []}
         for bank, sources in (("after", [after]), ("reference", references), ("shadow", shadows)):
             for i, source in enumerate(sources):
-                with collecting(faults):
+                with collecting(found):
                     models[bank].append(kind.load(named(source), bank if bank == "after" else f"{bank}.{i}"))
         try:
-            with collecting(faults):
+            with collecting(found):
                 engine = Engine(kind if problem is None else problem.task, Compute(device=device, threads=threads), seed, None, progress)
         except ValidationError as error:
-            faults += [fault_of(detail, Compute, "compute") for detail in error.errors()]
-        raise_faults(faults)
+            found += [fault_of(detail, Compute, "compute") for detail in error.errors()]
+        raise_faults(found)
         assert problem is not None
         return make_subject(problem, models["after"][0], models["reference"], shadows=models["shadow"], engine=engine)

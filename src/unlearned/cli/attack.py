@@ -12,6 +12,7 @@ from unlearned.cli import _subject
 from unlearned.cli._shell import Device, Json, Out, Seed, Threads, as_options, key_values, print_json, say
 
 if TYPE_CHECKING:
+    from unlearned.attacks._attack import Attack
     from unlearned.attacks._suite import Outcome
     from unlearned.evidence.subject import Subject
 
@@ -44,12 +45,14 @@ def attack(
     from unlearned import api
     from unlearned.attacks import attacks
     from unlearned.attacks._suite import Outcome, carry_out
-    from unlearned.errors import Fault, InputError, raise_faults
+    from unlearned.errors import Fault, InputError, collecting, raise_faults
     from unlearned.recipe import make_part
 
     given = key_values(settings or [], "--set")
     skipped: dict[str, str] = {}
-    with as_options({"attack.name": "NAME" if name != ALL else "--set", "attack": "--set"}):
+    parts: list[Attack] = []
+    faults: list[Fault] = []
+    with collecting(faults), as_options({"attack.name": "NAME" if name != ALL else "--set", "attack": "--set"}):
         if name == ALL:
             parts, skipped = api.choose_suite(task, by_attack(given))
         elif seconds is not None:
@@ -71,6 +74,7 @@ def attack(
         threads=threads,
         seed=seed,
         progress=not as_json,
+        faults=faults,
     )
     with as_options({"attack": "--set"}):
         if name == ALL:

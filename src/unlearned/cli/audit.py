@@ -8,6 +8,7 @@ import typer
 
 from unlearned.cli import _subject
 from unlearned.cli._shell import Device, Json, Out, Seed, Threads, as_options, finish
+from unlearned.errors import Fault, collecting
 
 if TYPE_CHECKING:
     from unlearned.attacks._attack import Attack
@@ -40,8 +41,13 @@ def audit(
     from unlearned.pipeline import write_record
     from unlearned.run_directory import RunDirectory
 
-    with as_options({"task": "--task", "audit.name": "--audit", "attack.name": "--attack"}):
-        named: list[Audit | Attack] = [*api.choose_audits(audits, task), *api.choose_attacks(attacks or (), task)]
+    named: list[Audit | Attack] = []
+    faults: list[Fault] = []
+    options = {"audit.name": "--audit", "attack.name": "--attack"}
+    with collecting(faults), as_options(options):
+        named += api.choose_audits(audits, task)
+    with collecting(faults), as_options(options):
+        named += api.choose_attacks(attacks or (), task)
     subject = _subject.make(
         before,
         after,
@@ -57,6 +63,7 @@ def audit(
         threads=threads,
         seed=seed,
         progress=not as_json,
+        faults=faults,
     )
     models = {"before": before, "after": after, "references": reference or [], "shadows": shadow or []}
     described = {"task": task, **models, "train": train, "test": test, "seed": seed}
