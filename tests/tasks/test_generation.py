@@ -328,7 +328,8 @@ def test_prompts_get_no_vocabulary(kind: str, monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(task.token_logits(model, batch), whole[:, -width:], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(task.token_logits(with_adapter(model, Lora(rank=1), ".*").eval(), batch), whole[:, -width:], rtol=1e-5, atol=1e-6)
     assert rows == [width + 1, width + 1]
-    monkeypatch.setattr("unlearned.tasks.text_generation.keeps_logits", lambda _: False)
+    whole_only = model.forward
+    monkeypatch.setattr(model, "forward", lambda input_ids, attention_mask: whole_only(input_ids, attention_mask=attention_mask))
     torch.testing.assert_close(task.token_logits(model, batch), whole[:, -width:], rtol=1e-5, atol=1e-6)
     assert rows[-1] == whole.shape[1] + 1
 

@@ -37,7 +37,7 @@ from unlearned.methods._margin import margin_solve
 from unlearned.methods._method import Method
 from unlearned.methods.lunar import Lunar, Request
 from unlearned.problem import Problem
-from unlearned.tasks._decoders import block_outputs, blocks_of, projection_inputs
+from unlearned.tasks._decoders import blocks_of, projection_inputs, projections_and_outputs
 from unlearned.tasks._refusals import declines
 from unlearned.tasks._task import Batch, DataSource, finest
 from unlearned.tasks.text_generation import with_answers
@@ -159,10 +159,10 @@ class _Redirection:
             step = torch.arange(min(len(self.refusal), self.method.steps), device=answer.device)
             positions = (whole["prompt_length"] - 1)[:, None] + step
             rows = torch.arange(len(positions), device=answer.device)[:, None]
-            read, given = projection_inputs(self.model, self.candidates, whole), block_outputs(self.model, whole)
+            read, given = projections_and_outputs(self.model, self.candidates, whole)
             for layer in self.candidates:
                 inputs[layer].append(read[layer][rows, positions].to(exact))
-                outputs[layer].append(given[rows, positions, layer].to(exact))
+                outputs[layer].append(given[layer][rows, positions].to(exact))
         return Steps({layer: torch.cat(each) for layer, each in inputs.items()}, {layer: torch.cat(each) for layer, each in outputs.items()})
 
     def _kept(self, sets: Sequence[Samples]) -> dict[int, list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -30,6 +31,16 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
             Fault("model", f"{type(model).__name__} has no decoder blocks that are known here.", "Use a decoder of a family that the documentation lists.")
         )
     return max(lists, key=len)
+
+
+def run(model: nn.Module, count: int, **inputs: Any) -> Any:
+    """A forward pass with logits of the last `count` tokens; of all where the model cannot leave any out, as nearly all decoders of transformers can.
+
+    One for each word of the vocabulary, they are most of what a small model computes and holds.
+    """
+    # Within adapters, which hand on what they do not know, and which answer for attributes of the model inside.
+    asked = next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), model)
+    return model(**inputs, **({"logits_to_keep": count} if "logits_to_keep" in inspect.signature(asked.forward).parameters else {}))
 
 
 def down_path(block: nn.Module) -> str | None:
@@ -164,7 +175,7 @@ def hidden_states(model: nn.Module, layer: int, batch: Batch) -> Tensor:
     """The residual stream behind block `layer`, (B, T, q), differentiable."""
     seen: list[Tensor] = []
     with _hooked(blocks_of(model)[layer], lambda _, __, output: seen.append(_first(output))):
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     return seen[0]
 
 
@@ -174,7 +185,7 @@ def block_outputs(model: nn.Module, batch: Batch) -> Tensor:
     with torch.no_grad(), ExitStack() as stack:
         for block in blocks_of(model):
             stack.enter_context(_hooked(block, lambda _, __, output: seen.append(_first(output))))
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     return torch.stack(seen, dim=2)
 
 
@@ -196,19 +207,27 @@ def prompt_states(model: nn.Module, batch: Batch, at: Literal["input", "output"]
 
     count = len(blocks_of(model))
     with torch.no_grad(), changed_states(model, {layer: keeping(layer) for layer in range(count)}, at=at):
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     return torch.stack([seen[layer] for layer in range(count)], dim=1)
 
 
 def projection_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> dict[int, Tensor]:
     """What the down-projections of these blocks read, h (B, T, p) by block, without gradients."""
+    return projections_and_outputs(model, layers, batch)[0]
+
+
+def projections_and_outputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """What the down-projections of these blocks read, h (B, T, p), and the residual stream behind the blocks, (B, T, q), by block, without gradients."""
     seen: dict[int, Tensor] = {}
+    behind: dict[int, Tensor] = {}
     with torch.no_grad(), ExitStack() as stack:
         for layer in layers:
             keep: Callable[..., None] = lambda _, inputs, __, number=layer: seen.__setitem__(number, inputs[0])  # noqa: E731
             stack.enter_context(_hooked(down_projection(model, layer), keep))
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    return seen
+            put: Callable[..., None] = lambda _, __, output, number=layer: behind.__setitem__(number, _first(output))  # noqa: E731
+            stack.enter_context(_hooked(blocks_of(model)[layer], put))
+        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return seen, behind
 
 
 def _change_input(change: Change, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

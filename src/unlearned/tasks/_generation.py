@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unlearned.tasks._decoders import run
 from unlearned.tasks._task import Batch
 from unlearned.tasks._texts import IGNORED
 
@@ -33,7 +34,7 @@ def greedy(model: nn.Module, batch: Batch, end: frozenset[int], max_new_tokens: 
     tokens, past, said, ranks = prompts, None, [], []
     stops = torch.tensor(sorted(end), device=prompts.device)
     for step in range(int(room.max())):
-        out = model(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True)
+        out = run(model, 1, input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True)
         scores, past = out.logits[:, -1], out.past_key_values
         chosen = scores.argmax(dim=1)
         alive = ~ended

@@ -8,7 +8,6 @@ tokens before them (exact memorisation).
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from unlearned.data.samples import ColumnRows, Row, Samples
 from unlearned.data.tables import columns_of, read_table, rename
 from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
+from unlearned.tasks._decoders import run
 from unlearned.tasks._generation import greedy, true_answers
 from unlearned.tasks._language_models import load_language_model
 from unlearned.tasks._models import call_function, is_function, restore
@@ -247,8 +247,7 @@ class TextGeneration(Task):
     def token_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits of the predictions that `answering` tells of, (B, K, V): a vocabulary for each token of the prompts, too, would take most of the memory."""
         count = answering(batch).mask.shape[1] + 1
-        only = {"logits_to_keep": count} if keeps_logits(model) else {}
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **only).logits
+        logits = run(model, count, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         assert isinstance(logits, Tensor)
         return logits[:, -count:-1]
 
@@ -327,13 +326,6 @@ def answering(batch: Batch) -> Answering:
     if "unanswered" in batch:
         tokens = tokens[:, batch["unanswered"].shape[1] :]
     return Answering(tokens != IGNORED, tokens)
-
-
-def keeps_logits(model: nn.Module) -> bool:
-    """Whether a model can leave out the logits of its first tokens, as nearly all decoders of transformers can."""
-    # Within adapters, which hand on what they do not know, and which answer for attributes of the model inside.
-    asked = next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), model)
-    return "logits_to_keep" in inspect.signature(asked.forward).parameters
 
 
 def with_answers(batch: Batch, answers: Tensor) -> Batch:
