@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -116,6 +117,13 @@ def no_tokenizer(place: TextPlace) -> None:
         (place / "original" / name).unlink()
 
 
+def no_tokenizer_of_gpt2(place: TextPlace) -> None:
+    """Of which transformers makes one up that knows no words."""
+    shutil.rmtree(place / "original")
+    save_model(place / "original", "gpt2")
+    no_tokenizer(place)
+
+
 def other_tokens(place: TextPlace) -> None:
     """A reference whose words have other numbers."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -187,6 +195,7 @@ WRONG = {
     # models
     "tokens_that_the_model_does_not_have": Wrong("model: the tokenizer gives token 51, but the model has 32 tokens.", "Use the tokenizer", large_tokenizer),
     "no_tokenizer": Wrong("model: 'original' has no tokenizer that can be read", "Save the tokenizer", no_tokenizer),
+    "no_tokenizer_of_gpt2": Wrong("model: 'original' has no tokenizer that can be read", "Save the tokenizer", no_tokenizer_of_gpt2),
     "nothing_ends_an_answer": Wrong("model: neither the tokenizer nor the model names a token that ends an answer", "Set the tokenizer's eos_token", endless),
     "encoder_decoder": Wrong("model: 'original' is an encoder-decoder model (T5Config)", "Use a decoder", model(translator)),
     "encoder": Wrong("model: 'original' is no decoder (BertLMHeadModel)", "Use a decoder", model(encoder)),

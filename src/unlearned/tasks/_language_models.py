@@ -55,10 +55,15 @@ def _from_directory(source: ModelSource, field: str, **options: Any) -> Bundle:
 def _tokenizer(source: str, field: str, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
+    fault = Fault(field, f"{source!r} has no tokenizer that can be read.", "Save the tokenizer into the same directory.")
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise InputError(Fault(field, f"{source!r} has no tokenizer that can be read.", "Save the tokenizer into the same directory.")) from error
+        raise InputError(fault) from error
+    # Without files, transformers makes up one of the kind that the model usually has: it knows no words, and every text is empty to it.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise InputError(fault)
+    return tokenizer
 
 
 def _from_gguf(path: Path, source: ModelSource, field: str) -> Bundle:
