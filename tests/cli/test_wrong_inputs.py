@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from unlearned.tasks._models import save_module
 
 from .place import Place, columns, pictures, resave, retensor, tiny_resnet
+from .text_place import save_model
 
 SECRET = "patient-4711-mqzell"
 RUN = ("run", "recipe.yaml", "--out", "out")
@@ -325,6 +326,12 @@ def hostile_pickle_in_a_directory(place: Place) -> None:
     tiny_resnet(place / "model", processor=False)
     (place / "model" / "model.safetensors").unlink()
     hostile(place / "model" / "pytorch_model.bin")
+    place.write_recipe({"model": "model"})
+
+
+@wrong("model: no model can be loaded from 'model'", "If it is a model for another task, name that")
+def model_for_another_task(place: Place) -> None:
+    save_model(place / "model")
     place.write_recipe({"model": "model"})
 
 

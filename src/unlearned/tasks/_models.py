@@ -197,11 +197,14 @@ def from_pretrained(load: Callable[..., Any], source: ModelSource, field: str) -
     except Exception as error:  # transformers raises many kinds for a wrong path, config or file
         detail = str(error).strip().splitlines()
         first = detail[0][:200] if detail else ""
+        remedy = "Give a directory that save_pretrained wrote (whole, as safetensors), a hub id, or module:function."
+        if first.startswith("Unrecognized configuration class"):
+            remedy = "If it is a model for another task, name that: `task:` in a recipe, --task on the command line."
         raise InputError(
             Fault(
                 field,
                 f"no model can be loaded from {source.source!r} ({type(error).__name__}: {first}).",
-                "Give a directory that save_pretrained wrote (whole, as safetensors), a hub id, or module:function.",
+                remedy,
             )
         ) from error
     missing = sorted(info.get("missing_keys", ()))
