@@ -17,11 +17,13 @@ from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Step
 from unlearned.engine.settings import Compute
 from unlearned.errors import InputError
+from unlearned.methods import methods
 from unlearned.methods._adversary import ProjectedGradient, RefusalFeature, ascend
 from unlearned.methods._robust import coin, expected, worst
 from unlearned.methods.adv_npo import AdvNPO
 from unlearned.methods.eru import ERU, LEAST_SPREAD, elastic_loss, geometric_logits, implicit_logits
 from unlearned.methods.npo import npo_loss
+from unlearned.methods.resilient import Resilient
 from unlearned.methods.simnpo import simnpo_loss
 from unlearned.tasks._decoders import blocks_of, changed_states, without_component
 from unlearned.tasks._directions import Direction, ablated, block_inputs, directions_between, last_prompt_inputs
@@ -402,6 +404,11 @@ def test_the_perturbation_raises_the_loss_within_its_balls_and_leaves_padding_al
 def test_a_block_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="there is no layer 3; the model has 1"):
         forget(problem_of("llama"), "adv-npo", layer=3)
+    problem = problem_of("llama")
+    wrong = {"layer": 3, "solver": "pgd"}
+    assert [f.field for f in methods.get("adv-npo")(**wrong).faults(problem, Engine(problem.task))] == ["method.layer"]
+    inside = Resilient(inner={"name": "adv-npo", **wrong})
+    assert [f.field for f in inside.faults(problem, Engine(problem.task))] == ["method.inner.layer"]
 
 
 def test_activations_computed_anew_are_attacked_alike() -> None:

@@ -13,9 +13,9 @@ from torch import Tensor, nn, no_grad
 from unlearned.data.filters import select
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, evaluating
-from unlearned.engine.loop import LossFunction, Pass, Plan
+from unlearned.engine.loop import LossFunction, Pass, Plan, only
 from unlearned.engine.settings import Optimisation
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
 from unlearned.tasks.image_generation import ImageGeneration, Noised, denoiser_of
@@ -42,6 +42,16 @@ class DiffusionMethod(ObjectiveMethod):
     weight_decay: float = Optimisation.field("weight_decay", 0.0)
     steps: int | None = Field(1000, ge=1, le=10_000_000, description="Optimiser steps; None: as many as `epochs` passes over the forget set take.")
     parameters: str = Field("", description="Regular expression for the names of the parameters that may change; empty: the part that the method is about.")
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
+        """A model that no concept can be asked for, or without weights of the kind that is trained."""
+        found: list[Fault] = []
+        with collecting(found):
+            need_conditions(problem)
+        if self.lora is None:
+            with collecting(found):
+                only(problem.original.model, self.trained(problem))
+        return found
 
     @abstractmethod
     def objective(self, problem: Problem, engine: Engine) -> LossFunction:

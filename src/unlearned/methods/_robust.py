@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan, Step
 from unlearned.engine.randomness import derive_seed
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods._adversary import Adversary, ProjectedGradient, RefusalFeature
 from unlearned.methods._forget_retain import ForgetRetain
 from unlearned.methods._method import Measure
@@ -65,6 +65,20 @@ class Robust(ForgetRetain):
     radius: float = Field(0.1, gt=0, description="PGD: largest perturbation, as a share of the norm of each hidden state.")
     ascent_steps: int = Field(4, ge=1, description="PGD: steps of the ascent.")
 
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A layer that the model does not have."""
+        found = super().faults(problem, engine)
+        with collecting(found):
+            self._attacked_layer(len(blocks_of(problem.original.model)))
+        return found
+
+    def _attacked_layer(self, count: int) -> int:
+        """The block whose input `pgd` perturbs, of so many."""
+        layer = count // 2 if self.layer is None else self.layer
+        if self.solver == "pgd" and layer >= count:
+            raise InputError(Fault("method.layer", f"there is no layer {layer}; the model has {count}, counted from 0.", f"At most {count - 1}."))
+        return layer
+
     @abstractmethod
     def forget_losses(self, engine: Engine, memory: dict[str, Tensor]) -> ForgetLosses:
         """The forget loss of each sample; what it carries from step to step is in `memory`."""
@@ -83,9 +97,7 @@ class Robust(ForgetRetain):
         """
         count = len(blocks_of(problem.original.model))
         if self.solver == "pgd":
-            layer = count // 2 if self.layer is None else self.layer
-            if layer >= count:
-                raise InputError(Fault("method.layer", f"there is no layer {layer}; the model has {count}, counted from 0.", f"At most {count - 1}."))
+            layer = self._attacked_layer(count)
             return ProjectedGradient(losses, layer=layer, radius=self.radius, steps=self.ascent_steps, positions=self.positions)
         layers = range(min(count - 1, round(count * (1 - self.feature_share))), count)
         return RefusalFeature(

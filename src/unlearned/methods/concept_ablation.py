@@ -20,6 +20,7 @@ from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import LossFunction
 from unlearned.engine.settings import Optimisation
+from unlearned.errors import Fault, collecting
 from unlearned.methods import methods
 from unlearned.methods._diffusion import PARTS, DiffusionMethod, asked, beside, chosen, diffusion_task, mean_squared_error, need_conditions, told
 from unlearned.problem import Problem
@@ -48,6 +49,13 @@ class ConceptAblation(DiffusionMethod):
     def trained(self, problem: Problem) -> str:
         del problem
         return self.parameters or PARTS[_VARIANTS[self.variant]]
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """Further: an anchor that chooses nothing."""
+        found = super().faults(problem, engine)
+        with collecting(found):
+            chosen(problem.retain, self.anchor, "method.anchor")
+        return found
 
     def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:
         return super().sets(problem, engine) | {"retain": chosen(problem.retain, self.anchor, "method.anchor")}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import LossFunction
 from unlearned.engine.settings import Optimisation
+from unlearned.errors import Fault, collecting
 from unlearned.methods import methods
 from unlearned.methods._diffusion import PARTS, DiffusionMethod, diffusion_task, mean_squared_error, need_conditions
 from unlearned.problem import Problem
@@ -63,6 +64,16 @@ class ESD(DiffusionMethod):
     def trained(self, problem: Problem) -> str:
         del problem
         return self.parameters or PARTS[_VARIANTS[self.variant]]
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """Further: a model without an empty prompt; a prompt that it cannot read."""
+        found = super().faults(problem, engine)
+        with collecting(found):
+            empty_condition(problem.original.model, 1)
+        if self.erase_from is not None and not found:
+            with collecting(found):
+                diffusion_task(engine).prompts([self.erase_from], problem.original, "method.erase_from")
+        return found
 
     def objective(self, problem: Problem, engine: Engine) -> LossFunction:
         need_conditions(problem)

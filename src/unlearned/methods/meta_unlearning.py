@@ -25,6 +25,7 @@ from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan, Step
 from unlearned.engine.settings import Optimisation
+from unlearned.errors import Fault, collecting
 from unlearned.methods import methods
 from unlearned.methods._diffusion import DiffusionMethod, chosen
 from unlearned.methods.esd import ESD
@@ -64,6 +65,13 @@ class MetaUnlearning(ESD):
     lose_other: float = Field(0.01, ge=0, description="γ_23: how much unrelated samples are lost then.")
     inner_steps: int = Field(1, ge=1, le=1000, description="Steps on the concept from θ to θ'.")
     inner_lr: float = Field(1e-5, gt=0, description="Learning rate of these steps.")
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """Further: a filter that chooses nothing."""
+        found = super().faults(problem, engine)
+        with collecting(found):
+            chosen(problem.retain, self.related, "method.related")
+        return found
 
     def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:
         sets = super().sets(problem, engine)

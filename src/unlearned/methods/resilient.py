@@ -25,7 +25,7 @@ from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import read_pool
 from unlearned.engine.loop import Plan
 from unlearned.engine.rehearsal import Rehearsal
-from unlearned.errors import InputError
+from unlearned.errors import Fault, InputError
 from unlearned.methods import methods
 from unlearned.methods._method import Method, ObjectiveMethod
 from unlearned.methods._resilience import Course, Resilience, distance_from_original
@@ -77,6 +77,10 @@ class Resilient(Method, Resilience):
     @property
     def defined_for(self) -> Collection[str] | None:
         return self.inside.defined_for
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        found = self.inside.faults(problem, engine)
+        return [fault._replace(field=fault.field.replace("method.", "method.inner.", 1)) for fault in found]
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
         method, courses = self.inside, list[Course]()

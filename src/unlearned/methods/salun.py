@@ -33,6 +33,7 @@ from unlearned.engine.gradients import summed_gradients
 from unlearned.engine.loop import Pass, Plan, Step, only
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
+from unlearned.errors import Fault, collecting
 from unlearned.methods import methods
 from unlearned.methods._diffusion import diffusion_task, need_conditions
 from unlearned.methods._method import ObjectiveMethod
@@ -70,6 +71,14 @@ class SalUn(RandomLabel):
     tasks: ClassVar[frozenset[str] | None] = frozenset({"image-classification", "image-generation"})
     alpha: float = Field(0.5, ge=0, description="Diffusion models: weight of the denoising loss on retained samples.")
     share: float = Field(0.5, gt=0, le=1, description="Share of the weights that may move: those with the largest gradients on the forget set.")
+
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A diffusion model that no concept can be asked for."""
+        found = super().faults(problem, engine)
+        if isinstance(engine.task, ImageGeneration):
+            with collecting(found):
+                need_conditions(problem)
+        return found
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         model = copy.deepcopy(problem.original.model)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, on_device
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods import methods
 from unlearned.methods._diffusion import PARTS, diffusion_task
 from unlearned.methods._method import Method
@@ -74,13 +74,22 @@ class UCE(Method):
     concepts: tuple[str, ...] = Field((), description="Prompts to erase; empty: those of the forget set.")
     preserved: tuple[str, ...] | None = Field(None, description="Prompts to preserve; None: those of the retain set.")
 
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A model without cross-attention to a prompt; prompts that it cannot read."""
+        found: list[Fault] = []
+        with collecting(found):
+            _keys_and_values(problem.original.model)
+        if not found:
+            given = {"concepts": self.concepts, "preserved": self.preserved or (), "guide": (self.guide,)}
+            for name, prompts in given.items():
+                with collecting(found):
+                    if prompts:
+                        diffusion_task(engine).prompts(prompts, problem.original, f"method.{name}")
+        return found
+
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
         model = copy.deepcopy(problem.original.model).eval()
-        denoiser, task = denoiser_of(model), diffusion_task(engine)
-        layers = [layer for name, layer in model.named_modules() if re.search(PARTS["keys-and-values"], f"{name}.") and isinstance(layer, nn.Linear)]
-        if denoiser.conditioned_on != "prompt" or not layers:
-            what = "the model has no cross-attention to a prompt, whose keys and values could be edited."
-            raise InputError(Fault("model", what, "Use a model with a text encoder."))
+        task, layers = diffusion_task(engine), _keys_and_values(model)
         erased = task.prompts(self.concepts, problem.original, "method.concepts") if self.concepts else _distinct(problem.forget)
         kept = _distinct(problem.retain) if self.preserved is None else task.prompts([*self.preserved, ""], problem.original, "method.preserved")[:-1]
         kept = kept[[not bool((erased == prompt).flatten(1).all(dim=1).any()) for prompt in kept]]
@@ -101,6 +110,14 @@ class UCE(Method):
         special = {token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None}
         states = denoiser_of(model).embed(prompts).states
         return exactly(states[torch.arange(len(prompts), device=states.device), last_tokens(prompts[:, 0], special)])
+
+
+def _keys_and_values(model: nn.Module) -> list[nn.Linear]:
+    layers = [layer for name, layer in model.named_modules() if re.search(PARTS["keys-and-values"], f"{name}.") and isinstance(layer, nn.Linear)]
+    if denoiser_of(model).conditioned_on != "prompt" or not layers:
+        what = "the model has no cross-attention to a prompt, whose keys and values could be edited."
+        raise InputError(Fault("model", what, "Use a model with a text encoder."))
+    return layers
 
 
 def _distinct(samples: Samples) -> Tensor:
