@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models import bundle_of, digits, made, problem_of
+from tests.models import bundle_of, digits, facts, made, problem_of
 from unlearned.api import forget, make_problem, trace
 from unlearned.engine.engine import Engine
 from unlearned.engine.training import Training, train
@@ -93,3 +93,11 @@ def test_of_a_language_model_too() -> None:
     found = trace(bundle_of("llama"), train=problem.retain, queries=asked, task="text-generation", top=3)
     assert 0 < len(found.ids) <= 3
     assert set(found.ids) <= set(problem.retain.ids)
+
+
+def test_a_model_without_linear_layers_is_told_of_another_curvature() -> None:
+    asked = {"prompt": ["where does ada live"], "answer": ["in york"]}
+    with pytest.raises(InputError, match=r"^curvature: ekfac is made of linear layers and convolutions.* Choose cg"):
+        trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1)
+    found = trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1, curvature="cg", iterations=2, damping=1.0)
+    assert len(found.ids) <= 1

@@ -38,7 +38,7 @@ def trace(
     # Named here, filled below: a recipe names a forget set.
     read = read_recipe(recipe, {"forget": {"file": str(file), "description": "training points that speak for an unwanted answer"}})
     given = read.file
-    with as_options({"data.queries": "--query", "score.name": "--score", "score": "--set"}):
+    with as_options({"data.queries": "--query", "score.name": "--score", "score": "--set", **{name: f"--set {name}" for name in ("curvature", "parameters")}}):
         found = api.trace(
             given.model,
             train=given.data.train,

@@ -280,7 +280,8 @@ class Hessian(Score):
         names = tuple(trained_names(model, self.parameters, "parameters"))
         layers = kronecker.covered(model, names)
         if not layers:
-            raise InputError(Fault("parameters", "no linear layer or convolution of a fitting size is among these parameters.", "Choose cg or lissa."))
+            what = "ekfac is made of linear layers and convolutions, and none of a fitting size is among these parameters."
+            raise InputError(Fault("curvature", what, "Choose cg, lissa or last-layer."))
         seed = derive_seed(engine.seed, self.name, "answers")
         largest = max(sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers.values())
         size = max(1, min(self.batch_size, HELD // largest))
