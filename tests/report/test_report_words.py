@@ -22,6 +22,8 @@ def test_examples_in_docstrings_hold() -> None:
         (0.97349, "share", "97.3 %"),
         (0.0011, "share", "0.11 %"),
         (0.0, "share", "0.0 %"),
+        (0.0000043, "share", "0.00043 %"),
+        (-5.7e-25, "share", "0.0 %"),
         (1.0, "share", "100.0 %"),
         (12.345, "seconds", "12.3 s"),
         (123456.7, "seconds", "123,457 s"),

@@ -28,6 +28,8 @@ def digits(value: float, unit: str) -> str:
     """The number alone, scaled to the unit that `suffix` names."""
     if unit == "share":
         percent = 100 * value
+        if abs(percent) < 1e-4:  # nobody is told anything by 5.7e-23 %
+            percent = 0.0
         return f"{percent:.1f}" if abs(percent) >= 1 or percent == 0 else f"{percent:.2g}"
     return significant(value / MIB if unit == "bytes" else value)
 
