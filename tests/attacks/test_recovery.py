@@ -13,6 +13,7 @@ from unlearned.engine.randomness import derive_seed
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.verdict import Limits, judge
 from unlearned.records import LABEL, Finding, SubjectName, label_sentence, pick
+from unlearned.report.words import labels
 
 BUDGETS = [0, 10, 20, 60]
 N = 40
@@ -167,14 +168,46 @@ def test_samples_are_drawn_with_all_that_is_known_of_them() -> None:
     np.testing.assert_allclose(means[:, 1], 2 * means[:, 0])
 
 
+def labelled(probability: float, half: float | None = 12.0, **others: str) -> list[Finding]:
+    common = {"audit": "memora", "kind": "attack", "split": "forget", "subject": "unlearned", "n": 9, "reason": "held"}
+    label = Finding.model_validate(common | {"metric": LABEL, "value": probability, "unit": "share"})
+    return [label, Finding.model_validate(common | {"metric": "half_recovery_steps", "value": half, "unit": "steps"} | others)]
+
+
 @pytest.mark.parametrize(("probability", "passed"), [(1.0, True), (0.96, True), (0.9, None), (0.5, None), (0.2, None), (0.04, False), (0.0, False)])
 def test_the_label_is_a_check_of_the_verdict(probability: float, passed: bool | None) -> None:
-    finding = Finding(audit="memora", kind="attack", metric=LABEL, split="forget", subject="unlearned", value=probability, n=9, unit="share", reason="held")
-    [check] = judge([finding], Limits()).checks
+    [check] = judge(labelled(probability), Limits()).checks
     assert (check.passed, check.name) == (passed, "asleep or gone, memora")
     assert check.words.startswith("gone" if probability >= 0.5 else "asleep")
 
 
 def test_words_say_how_sure_the_label_is() -> None:
-    assert label_sentence(0.93).endswith("The probability that this is wrong is 7 %.")
-    assert label_sentence(0.0).endswith("is less than 1 %.")
+    def said(probability: float) -> str:
+        findings = labelled(probability)
+        return label_sentence(findings[0], findings)
+
+    assert said(0.93).endswith("The probability that this is wrong is 7 %.")
+    assert said(0.0).endswith("is less than 1 %.")
+
+
+@pytest.mark.parametrize(("probability", "passed"), [(0.2, None), (0.0, False)])
+def test_what_was_never_forgotten_is_not_called_asleep(probability: float, passed: bool | None) -> None:
+    findings = labelled(probability, half=0.0)
+    [check] = judge(findings, Limits()).checks
+    assert (check.passed, check.value) == (passed, probability)
+    assert check.words.startswith("not forgotten: without any attack it shows at least half")
+    assert "asleep" not in check.words
+    assert labels(findings) == [f"memora: {check.words}"]
+
+
+@pytest.mark.parametrize("others", [{"label": "1"}, {"split": "forget-rest"}, {"subject": "reference"}, {"audit": "other"}])
+def test_the_word_is_taken_from_the_same_attack_on_the_same_set(others: dict[str, str]) -> None:
+    findings = labelled(0.0, half=0.0, **others)
+    assert label_sentence(findings[0], findings).startswith("asleep")
+
+
+def test_a_model_that_forgot_nothing_is_said_to_have_not_forgotten() -> None:
+    """From curves to words."""
+    findings = found(samples(1, 1, 1, 1), [samples(0, 0, 0, 0)])
+    [said] = labels(findings)
+    assert said.startswith("memora: not forgotten")

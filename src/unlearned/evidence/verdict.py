@@ -50,7 +50,7 @@ def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None =
         points = [_check(_named("relearning", f) + _after(f), f, limits.relearn_gap) for f in curve]
         severity = {False: 2, None: 1, True: 0}
         checks.append(max(zip(points, curve, strict=True), key=lambda pair: (severity[pair[0].passed], abs(pair[1].gap or 0)))[0])
-    checks += [_labelled(f, limits.label_error) for f in pick(unlearned, metric=LABEL)]
+    checks += [_labelled(f, findings, limits.label_error) for f in pick(unlearned, metric=LABEL)]
     return _conclude(checks)
 
 
@@ -65,13 +65,13 @@ def _named(check: str, finding: Finding) -> str:
     return check if finding.label is None else f"{check} ({finding.label})"
 
 
-def _labelled(finding: Finding, most: float) -> Check:
-    """Gone passes, asleep fails, if the label is sure enough."""
+def _labelled(finding: Finding, findings: Sequence[Finding], most: float) -> Check:
+    """Gone passes, asleep and not forgotten fail, if the label is sure enough."""
     name = _named(f"asleep or gone, {finding.audit}", finding)
     if finding.value is None:
         return Check(name=name, passed=None, words=f"{finding.reason}.", limit=most)
     passed = True if 1 - finding.value <= most else False if finding.value <= most else None
-    return Check(name=name, passed=passed, words=label_sentence(finding.value), value=finding.value, limit=most)
+    return Check(name=name, passed=passed, words=label_sentence(finding, findings), value=finding.value, limit=most)
 
 
 def _check(name: str, finding: Finding, limit: float | None) -> Check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unlearned.records import LABEL, Check, Direction, Finding, SubjectName, Verdict, label_sentence
 
@@ -124,10 +124,11 @@ def of_retentions(findings: Iterable[Finding]) -> dict[int, str]:
     return {id(f): f.entry + (f", {f.budget_unit}" if len(units[f.entry]) > 1 else "") for f in found}
 
 
-def labels(findings: Iterable[Finding]) -> list[str]:
+def labels(findings: Sequence[Finding]) -> list[str]:
     """What each attack says about asleep or gone, in whole sentences."""
     found = [f for f in findings if f.metric == LABEL]
-    return [f"{f.entry}: {label_sentence(f.value)}" if f.value is not None else f"{f.entry}: neither asleep nor gone can be said: {f.reason}." for f in found]
+    said = [label_sentence(f, findings) if f.value is not None else f"neither asleep nor gone can be said: {f.reason}." for f in found]
+    return [f"{f.entry}: {words}" for f, words in zip(found, said, strict=True)]
 
 
 def place(split: str) -> str:
