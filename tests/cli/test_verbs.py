@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,18 @@ def test_neither_the_package_nor_its_help_imports_torch(place: Place) -> None:
     shown = in_a_process(sys.executable, "-c", code)
     assert "Commands:" in shown.stdout, shown.stderr
     assert shown.stdout.endswith("[]\n")
+
+
+def test_version_names_this_package_and_the_installed_libraries(place: Place) -> None:
+    def known(package: str) -> str:
+        if package == "diffusers":
+            raise PackageNotFoundError(package)
+        return f"1.2-{package}"
+
+    place.monkeypatch.setattr("importlib.metadata.version", known)
+    answer = place.unlearned("--version")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines() == ["unlearned 1.2-unlearned", "torch 1.2-torch", "transformers 1.2-transformers", "peft 1.2-peft"]
 
 
 def test_the_shell_completes_verbs() -> None:

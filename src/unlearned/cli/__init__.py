@@ -5,10 +5,12 @@ Exit codes: 0 done, 1 the verdict failed, 2 the input was wrong, 3 it broke.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from unlearned.cli import attack, audit, bench, compare, demo, init, parts, rank, repair, report, run, trace, validate
-from unlearned.cli._shell import guarded
+from unlearned.cli._shell import guarded, print_versions
 
 app = typer.Typer(
     name="unlearned",
@@ -17,6 +19,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=print_versions, is_eager=True, help="Print versions, its own first, and leave.")] = False,
+) -> None:
+    del version
+
+
 app.command("demo", cls=demo.Listing)(demo.demo)
 app.command("init")(init.init)
 app.command("validate")(validate.validate)

@@ -64,6 +64,24 @@ def say(message: str) -> None:
     typer.echo(f"· {message}", err=True)
 
 
+def print_versions(wanted: bool) -> None:
+    """Versions of this package and of the installed libraries that its numbers depend on, if wanted; then the end.
+
+    Raises:
+        Exit: if wanted.
+    """
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    for package in ("unlearned", "torch", "transformers", "diffusers", "peft"):
+        try:
+            typer.echo(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    raise typer.Exit
+
+
 def print_json(value: Any) -> None:
     """A JSON value on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
