@@ -87,6 +87,7 @@ class collecting:  # noqa: N801  # reads as a word where it is used
 
 
 _REMEDIES = {
+    errno.ENOENT: "Nothing can be made there. Choose a directory that exists, or one that you may make.",
     errno.ENOSPC: "The disk is full. Free some space or choose another directory, then run the same command again: finished stages are kept.",
     errno.EDQUOT: "Your disk quota is used up. Free some space or choose another directory, then run the same command again.",
     errno.EFBIG: "The file would exceed the size limit that is set for this process. Raise it (`ulimit -f`) or choose another directory.",
@@ -105,7 +106,7 @@ def writing(field: str, path: object) -> Iterator[None]:
     """Turn the failures of a write that the user can mend into an `InputError` that names `field` and `path`.
 
     Raises:
-        InputError: if the disk is full, the path may not be written, or something is in its way.
+        InputError: if the file system refuses: the disk is full, the path may not be written, something is in its way.
     """
     try:
         yield
@@ -113,9 +114,9 @@ def writing(field: str, path: object) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors has its own kind for failures of the file system
         code = _errno(error)
-        remedy = _REMEDIES.get(code)
-        if remedy is None:
+        if not code or isinstance(error, (ConnectionError, TimeoutError)):
             raise
+        remedy = _REMEDIES.get(code, "Mend that, or choose another directory.")
         raise InputError(Fault(field, f"{str(path)!r} cannot be written ({os.strerror(code)}).", remedy)) from error
 
 

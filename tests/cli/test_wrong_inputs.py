@@ -929,6 +929,14 @@ def test_a_directory_in_which_another_process_works_is_refused(place: Place) -> 
     assert not [path for path in (place / "out").iterdir() if path.name != ".lock"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_place_where_nothing_can_be_made(place: Place) -> None:
+    place.write_recipe({})
+    answer = place.unlearned("run", "recipe.yaml", "--out", "/proc/unlearned")
+    assert answer.code == 2
+    assert answer.err.startswith("error: out: '/proc/unlearned' cannot be written (No such file or directory). Nothing can be made there.")
+
+
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 NO_SPACE_IN_RUST = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
