@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.methods.refusals import refused
 from tests.models import bits, problem_of, prompt_tokenizer
 from unlearned.api import forget
 from unlearned.engine.engine import Engine, evaluating
 from unlearned.engine.randomness import seeded
-from unlearned.errors import InputError
 from unlearned.methods import methods
 from unlearned.methods._relabelled import relabelled_loss
 from unlearned.methods.concept_ablation import ConceptAblation
@@ -294,14 +294,6 @@ def test_stable_diffusion_goes_through_every_method_and_back_to_plain_diffusers(
     assert all(torch.equal(tensor, denoiser_of(done.model).unet.state_dict()[key]) for key, tensor in pipeline.unet.state_dict().items())
     restored = problem.task.load(ModelSource(source=str(tmp_path)), "model")
     assert torch.equal(*(Engine(problem.task).evaluate(m, problem.test, problem.task.outputs) for m in (restored.model, done.model)))
-
-
-def refused(problem: Problem, name: str, match: str, **settings: Any) -> None:
-    """What the method refuses when it is carried out is found when it is asked before any work, too."""
-    with pytest.raises(InputError, match=match) as error:
-        forget(problem, name, **settings)
-    found = methods.get(name)(**settings).faults(problem, Engine(problem.task))
-    assert set(error.value.faults) <= set(found)
 
 
 class TestWrongInputs:

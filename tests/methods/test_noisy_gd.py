@@ -56,5 +56,7 @@ def test_scaled_gradients_are_refused() -> None:
     problem = problem_of("linear")
     engine = Engine(problem.task)
     engine.compute = Compute(precision="fp16")
-    with pytest.raises(InputError, match="noise cannot be added to the scaled gradients of fp16"):
+    with pytest.raises(InputError, match="noise cannot be added to the scaled gradients of fp16") as error:
         NoisyGD().plan(problem, engine)
+    assert NoisyGD().faults(problem, engine) == list(error.value.faults)
+    assert not NoisyGD().faults(problem, Engine(problem.task))

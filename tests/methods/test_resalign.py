@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.methods.refusals import refused
 from tests.models import bits, bundle_of, problem_of
 from unlearned.api import forget
 from unlearned.engine.adapters import with_adapter
@@ -15,7 +16,6 @@ from unlearned.engine.batches import batch_positions, cycled
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import read_pool
 from unlearned.engine.randomness import derive_seed, seeded
-from unlearned.errors import InputError
 from unlearned.methods.resalign import ATTENTION, ResAlign, led_away
 from unlearned.problem import Problem
 from unlearned.tasks.image_generation import empty_condition
@@ -116,5 +116,5 @@ def test_towards_the_target_of_esd_the_loss_is_bounded_and_falls(pixel: Problem)
 
 
 def test_a_model_without_an_empty_prompt_has_no_such_target() -> None:
-    with pytest.raises(InputError, match="no empty prompt"):
-        forget(problem_of("unet"), ResAlign(harm="esd", steps=1, parameters="conv"))
+    refused(problem_of("unet"), "resalign", "no empty prompt", harm="esd", steps=1, parameters="conv")
+    assert not ResAlign(parameters="conv").faults(problem_of("unet"), Engine(problem_of("unet").task))

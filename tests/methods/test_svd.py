@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.methods.refusals import refused
 from tests.models import bits, layer_of, made, problem_of
 from unlearned.api import forget
 from unlearned.engine.engine import Engine
-from unlearned.errors import InputError
 from unlearned.methods import svd
 from unlearned.methods.svd import balanced, input_rows, projected, scaled_projection, unlearning_projection
 
@@ -203,8 +203,12 @@ def test_the_forgotten_class_goes_and_the_others_stay() -> None:
 
 
 def test_a_layer_is_needed() -> None:
-    with pytest.raises(InputError, match=r"no linear layer or two-dimensional convolution has a trainable weight that matches '\^1\\\\.'"):
-        forget(problem_of("plain"), "svd", parameters=r"^1\.")
+    said = r"no linear layer or two-dimensional convolution has a trainable weight that matches '\^1\\\\.'"
+    problem = problem_of("plain")
+    refused(problem, "svd", said, parameters=r"^1\.")
+    refused(problem, "svd", "no trainable parameter matches 'nowhere'", parameters="nowhere")
+    assert all(parameter.requires_grad for parameter in problem.original.model.parameters())
+    assert not svd.SVD().faults(problem, Engine(problem.task))
 
 
 def test_hooks_are_taken_off_again_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from tests.methods.oracles import softmax_rows
+from tests.methods.refusals import refused
 from tests.models import bits, bundle_of, images, made, plain_network, problem_of, same_bits
 from unlearned.api import forget, make_problem
+from unlearned.data.samples import union
 from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.methods.delete import without_true_class
@@ -236,12 +239,28 @@ def test_a_part_of_a_class_is_refused_and_so_are_impossible_settings() -> None:
     engine = Engine(problem_of("plain").task)
     assert [fault.field for fault in TRW().faults(problem_of("plain"), engine)] == ["forget"]
     assert not TRW().faults(class_problem(), engine)
-    with pytest.raises(InputError, match="10 classes have 9 principal directions, not 10"):
-        forget(class_problem(), "trw", epochs=1, components=10)
+    refused(class_problem(), "trw", "10 classes have 9 principal directions, not 10", epochs=1, components=10)
+    assert not TRW(similarity="confusion", components=10).faults(class_problem(), engine)
     with pytest.raises(ValidationError, match="goes with it alone"):
         TRW(similarity="oracle")
     little = make_problem(bundle_of("plain"), train=images(0, 10), test=images(100, 10), forget="label == 3")
     assert len(set(little.retain.fact("label"))) == 9
     fewer = make_problem(bundle_of("plain"), train=images(0, 8), test=images(100, 10), forget="label == 3")
-    with pytest.raises(InputError, match="2 of the model's 10 classes have no sample, first class 8"):
-        forget(fewer, "trw", epochs=1, similarity="features")
+    refused(fewer, "trw", "2 of the model's 10 classes have no sample, first class 8", epochs=1, similarity="features")
+    assert not TRW(similarity="features").faults(little, engine)
+    assert not TRW().faults(fewer, engine)
+
+
+def test_of_all_classes_some_samples_are_retained() -> None:
+    some = class_problem()
+    kept = [i for i, label in enumerate(some.retain.fact("label")) if label == 0][:1]
+    rest = [i for i in range(len(some.retain)) if i not in kept]
+    every = replace(some, forget=union(some.forget, some.retain.subset(rest)), retain=some.retain.subset(kept))
+    refused(every, "trw", "samples of the forgotten classes are in the retain set", epochs=1)
+
+
+def test_a_classifier_that_does_not_end_with_a_linear_layer_is_refused_where_its_rows_are_read() -> None:
+    problem = class_problem()
+    headless = replace(problem, original=problem.original.with_model(nn.Sequential(problem.original.model, nn.Softmax(dim=1))))
+    refused(headless, "trw", "its logits are not the output of a linear layer", epochs=1)
+    assert not TRW(similarity="confusion").faults(headless, Engine(problem.task))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan, Step
 from unlearned.engine.settings import Optimisation
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, raise_faults
 from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
@@ -43,10 +43,14 @@ class NoisyGD(ObjectiveMethod):
     sigma: float = Field(0.1, ge=0, description="Standard deviation σ of the noise on each entry of the gradient.")
     paced_by: Literal["forget", "retain"] = Field("forget", description="The set that one epoch goes over once; batches of the retain set come from a stream.")
 
-    def plan(self, problem: Problem, engine: Engine) -> Plan:  # noqa: ARG002
-        if engine.compute.precision == "fp16":
-            # There gradients are scaled up by a large factor, beside which the noise would be none.
-            raise InputError(Fault("compute.precision", "noise cannot be added to the scaled gradients of fp16.", "Use bf16 or no."))
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
+        """A precision in which gradients are scaled up by a large factor, beside which the noise would be none."""
+        if engine.compute.precision != "fp16":
+            return []
+        return [Fault("compute.precision", "noise cannot be added to the scaled gradients of fp16.", "Use bf16 or no.")]
+
+    def plan(self, problem: Problem, engine: Engine) -> Plan:
+        raise_faults(self.faults(problem, engine))
 
         def add_noise(model: nn.Module, step: Step) -> None:
             del step

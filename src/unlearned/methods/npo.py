@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, raise_faults
 from unlearned.methods import methods
 from unlearned.methods._forget_retain import ForgetRetain
 from unlearned.methods._method import Measure
@@ -48,6 +48,13 @@ class NPO(ForgetRetain):
     beta: float = Field(0.1, gt=0, description="β: the larger, the sooner a sample that has become unlikely is left alone.")
     alpha: float = ForgetRetain.field("alpha", 0.0)
 
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A divergence between tokens where there are none."""
+        found = super().faults(problem, engine)
+        if self.alpha and self.retain_loss == "kl" and engine.task.name != "text-generation":
+            found.append(Fault("method.retain_loss", f"kl is a divergence between tokens, which {engine.task.name} has none of.", "Use nll."))
+        return found
+
     def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:
         reference = engine.evaluate(problem.original.model, problem.forget, engine.task.log_likelihoods).float()
         return super().sets(problem, engine) | {"forget": problem.forget.attach("original_log_likelihood", reference)}
@@ -62,6 +69,5 @@ class NPO(ForgetRetain):
         return term
 
     def retain_term(self, problem: Problem, engine: Engine) -> Measure:
-        if self.retain_loss == "kl" and engine.task.name != "text-generation":
-            raise InputError(Fault("method.retain_loss", f"kl is a divergence between tokens, which {engine.task.name} has none of.", "Use nll."))
+        raise_faults(self.faults(problem, engine))
         return super().retain_term(problem, engine)

@@ -28,6 +28,7 @@ from unlearned.engine.finetuning import read_pool
 from unlearned.engine.loop import LossFunction, Pass, Plan
 from unlearned.engine.rehearsal import Rehearsal
 from unlearned.engine.settings import Optimisation
+from unlearned.errors import Fault, collecting, raise_faults
 from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.methods._resilience import Course, Resilience, asked_of, distance_from_original, predicted
@@ -64,6 +65,14 @@ class ResAlign(ObjectiveMethod, Resilience):
     last_alpha: float | None = Resilience.field("last_alpha", 2.0)
     norm_limit: float | None = Resilience.field("norm_limit", 0.2)
 
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A model without the empty prompt that ESD's target needs."""
+        found = super().faults(problem, engine)
+        if self.harm == "esd":
+            with collecting(found):
+                empty_condition(problem.original.model, 1)
+        return found
+
     def plan(self, problem: Problem, engine: Engine) -> Plan:
         one = Pass("forget", self._objective(problem, engine))
         if self.steps is None:
@@ -89,7 +98,7 @@ class ResAlign(ObjectiveMethod, Resilience):
         assert isinstance(task, ImageGeneration)
         if self.harm == "ascent":
             return lambda model, forget, retain: -task.losses(model, forget).mean()  # noqa: ARG005
-        empty_condition(problem.original.model, 1)  # says so if there is none
+        raise_faults(self.faults(problem, engine))
         original = self.original_outputs(problem, engine, predicted)
 
         def loss(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:

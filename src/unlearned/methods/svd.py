@@ -29,7 +29,7 @@ from unlearned.engine.engine import Engine, evaluating, on_device
 from unlearned.engine.loop import only
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods import methods
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
@@ -107,22 +107,38 @@ class SVD(Method):
     batch_size: int = Field(64, ge=1, description="Samples per forward pass. Changes no result beyond rounding.")
     parameters: str = Optimisation.field("parameters", ".*")
 
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
+        """A pattern that chooses no weight of a layer of these kinds."""
+        found: list[Fault] = []
+        with collecting(found), only(problem.original.model, self.parameters):
+            self._layers(problem.original.model)
+        return found
+
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
         model = copy.deepcopy(problem.original.model).eval()
         with only(model, self.parameters):
-            layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Layer) and layer.weight.requires_grad}
+            layers = self._layers(model)
             forget, retain = (
                 self._grams(engine, model, layers, balanced(samples, count, derive_seed(engine.seed, self.name, name)))
                 for name, samples, count in (("forget", problem.forget, self.forget_samples), ("retain", problem.retain, self.retain_samples))
             )
-        if not retain:
-            what = f"no linear layer or two-dimensional convolution has a trainable weight that matches {self.parameters!r}."
-            raise InputError(Fault("method.parameters", what, "Give a pattern that matches some, or leave it out."))
+        self._need(retain)  # layers may be there and never be called
         with torch.no_grad():
             for name in retain:
                 kept, known = scaled_projection(retain[name], self.alpha_retain), scaled_projection(forget[name], self.alpha_forget)
                 layers[name].weight.copy_(projected(layers[name].weight, unlearning_projection(kept, known)))
         return model
+
+    def _layers(self, model: nn.Module) -> dict[str, Layer]:
+        """Those whose weights may change."""
+        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Layer) and layer.weight.requires_grad}
+        self._need(layers)
+        return layers
+
+    def _need(self, layers: Mapping[str, object]) -> None:
+        if not layers:
+            what = f"no linear layer or two-dimensional convolution has a trainable weight that matches {self.parameters!r}."
+            raise InputError(Fault("method.parameters", what, "Give a pattern that matches some, or leave it out."))
 
     def _grams(self, engine: Engine, model: nn.Module, layers: Mapping[str, Layer], samples: Samples) -> dict[str, Tensor]:
         """AᵀA of each layer that is called, (G, D, D), in float64 on the CPU."""

@@ -26,9 +26,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unlearned.data.samples import Samples, union
-from unlearned.engine.engine import Engine, frozen
+from unlearned.engine.engine import Engine, evaluating, frozen
 from unlearned.engine.loop import Pass, Plan
-from unlearned.errors import Fault, InputError, collecting
+from unlearned.errors import Fault, InputError, collecting, raise_faults
 from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
@@ -125,11 +125,28 @@ class TRW(ObjectiveMethod):
             raise ValueError("`retrained` is the model of the similarity `oracle`, and goes with it alone")
         return self
 
-    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
-        """A class of which only a part is forgotten."""
+    def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
+        """A class of which only a part is forgotten; a similarity that cannot be computed."""
         faults: list[Fault] = []
         with collecting(faults):
             forgotten_classes(problem)
+        model, one = problem.original.model, engine.task.collate([problem.forget[0]])
+        with collecting(faults), evaluating(model), torch.no_grad():
+            faults += self._misfits(problem, engine.task.outputs(model, one).shape[1])
+            if self.similarity in {"logit-weights", "features"}:
+                head_of(model, one["pixel_values"])
+        return faults
+
+    def _misfits(self, problem: Problem, count: int) -> list[Fault]:
+        """What is wrong for a model of so many classes."""
+        faults = []
+        if self.similarity in {"logit-weights", "features"} and self.components is not None and self.components > count - 1:
+            what = f"{count} classes have {count - 1} principal directions, not {self.components}."
+            faults.append(Fault("method.components", what, "Lower it, or leave it out."))
+        absent = sorted(set(range(count)) - {*problem.forget.fact("label"), *problem.retain.fact("label")})
+        if self.similarity == "features" and absent:
+            what = f"{len(absent)} of the model's {count} classes have no sample, first class {absent[0]}: there is no mean of their features."
+            faults.append(Fault("method.similarity", what, "Use logit-weights or confusion."))
         return faults
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:
@@ -161,10 +178,9 @@ class TRW(ObjectiveMethod):
         task, model = engine.task, problem.original.model
         answers = _means_by_class(engine, model, task.outputs, problem.forget, classes, softmax=True)
         count = answers.shape[1]
+        raise_faults(self._misfits(problem, count))
         forgotten = torch.zeros(count, dtype=torch.bool)
         forgotten[classes] = True
-        if bool(forgotten.all()):
-            raise InputError(Fault("forget", "every class of the model is forgotten: none is left to answer with.", "Leave at least one class."))
         if self.similarity in {"confusion", "oracle"}:
             if self.retrained is not None:
                 other = task.load(self.retrained, "method.retrained").model
@@ -172,11 +188,7 @@ class TRW(ObjectiveMethod):
             kept = torch.where(forgotten, 0.0, answers)
             rows = kept / kept.sum(dim=1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
         else:
-            vectors = self._class_vectors(problem, engine, count)
-            if self.components is not None and self.components > count - 1:
-                what = f"{count} classes have {count - 1} principal directions, not {self.components}."
-                raise InputError(Fault("method.components", what, "Lower it, or leave it out."))
-            cosines = class_cosines(vectors, self.components)[classes]
+            cosines = class_cosines(self._class_vectors(problem, engine, count), self.components)[classes]
             rows = cosines if self.temperature is None else sharpened(cosines, forgotten, self.temperature)
         return rows.to(engine.device), forgotten.to(engine.device)
 
@@ -185,12 +197,7 @@ class TRW(ObjectiveMethod):
             pixels = engine.task.collate([problem.forget[0]])["pixel_values"]
             with torch.no_grad():
                 return head_of(frozen(problem.original.model), pixels).layer.weight.detach().cpu().double()
-        means = _means_by_class(engine, problem.original.model, engine.task.features, union(problem.retain, problem.forget), list(range(count)))
-        absent = means.isnan().any(dim=1).nonzero().flatten().tolist()
-        if absent:
-            what = f"{len(absent)} of the model's {count} classes have no sample, first class {absent[0]}: there is no mean of their features."
-            raise InputError(Fault("method.similarity", what, "Use logit-weights or confusion."))
-        return means
+        return _means_by_class(engine, problem.original.model, engine.task.features, union(problem.retain, problem.forget), list(range(count)))
 
 
 def forgotten_classes(problem: Problem) -> list[int]:
