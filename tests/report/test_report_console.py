@@ -11,7 +11,7 @@ from unlearned.comparing import compare
 from unlearned.records import AuditRecord, Check, CompareRecord, Finding, Verdict
 from unlearned.report import terminal
 
-from .conftest import ENVIRONMENT, PROBLEM, curve, make, run_of
+from .conftest import ENVIRONMENT, PROBLEM, curve, make, run_of, three
 
 
 def shown(record: AuditRecord | CompareRecord, width: int = 200, **options: Any) -> str:
@@ -66,6 +66,29 @@ def test_what_is_absent_says_why(full: AuditRecord, lonely: AuditRecord) -> None
     assert "no reference given" in shown(lonely)
 
 
+def test_what_all_rows_lack_is_said_once(lonely: AuditRecord) -> None:
+    lines = shown(lonely, width=80).splitlines()
+    assert "  ".join(lines).count("no reference given") == 2  # of the gaps, and of the number that was not measured
+    assert "no gap, no reference given" in lines
+    assert not any(word in line for line in lines[:8] for word in ("retrained (", " gap"))
+
+
+def test_reasons_stand_below_the_table_and_make_no_towers() -> None:
+    why = "of the references not all have one: half of what the original knew did not come back within 500 steps"
+    found = [
+        *three("utility", "accuracy", "forget", (0.995, 0.652, 0.64)),
+        Finding(audit="memora", kind="attack", metric="half_steps", split="forget", subject="unlearned", value=0, n=9, unit="steps", reason=why),
+        Finding(
+            audit="memora", kind="attack", metric="recovery", split="forget", subject="unlearned", value=None, n=0, unit="ratio", reason="nothing was lost"
+        ),
+    ]
+    text = shown(make(found), width=80)
+    assert f"no gap, {why}: memora half steps" in " ".join(text.split())
+    assert "not measured, nothing was lost: memora recovery" in text
+    assert [cells(line) for line in text.splitlines() if "memora half" in line and "forget" in line][-1:] == [["memora", "half", "forget", "0", "steps", "-"]]
+    assert len(text.partition("no gap")[0].splitlines()) < 11
+
+
 def test_markup_and_control_codes_stay_text() -> None:
     evil = "[red]x[/red] [link=http://a]y[/link] \x1b[2Jgone\x07"
     finding = Finding(audit=evil, metric=evil, split=evil, subject="unlearned", value=None, n=0, unit="", reason=evil)
@@ -81,7 +104,7 @@ def test_markup_and_control_codes_stay_text() -> None:
 def test_a_narrow_plain_terminal_loses_no_number(full: AuditRecord) -> None:
     text = shown(full, width=80)
     assert max(map(len, text.splitlines())) <= 80
-    assert all(number in text for number in ("99.5 %", "65.2 %", "64.0 %", "+1.2 pp"))
+    assert all(number in text for number in ("99.5 %", "65.2 %", "64.0 %", "+1.2 pp", "[96.5, 100.0]"))
 
 
 def test_a_terminal_without_unicode_can_show_it(full: AuditRecord) -> None:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from unlearned.records import NO_REFERENCE, AuditRecord, Check, CompareRecord, Cost, Finding, SubjectName
+from unlearned.records import AuditRecord, Check, CompareRecord, Cost, Finding, SubjectName
 from unlearned.report import words
 from unlearned.report.curves import curves
 from unlearned.report.rows import Row, side_by_side, single
@@ -29,8 +29,7 @@ def summary(record: AuditRecord) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble((words.STATUS[verdict.status], f"bold {COLOURS[verdict.status]}"), "  ", literal(verdict.headline, "bold"))]
     # The lines below the table say what it cost.
     numbers = [finding for finding in single(record) if not (record.costs and finding.audit == "cost")]
-    parts.extend([table([f for f in numbers if f.value is not None])] if any(f.value is not None for f in numbers) else [])
-    parts.extend(_absent([f for f in numbers if f.value is None]))
+    parts.append(table(numbers))
     parts.extend(_check(check) for check in verdict.checks)
     parts.extend(_pruning(record))
     parts.extend(_cost(name, cost) for name, cost in record.costs.items())
@@ -41,30 +40,33 @@ def summary(record: AuditRecord) -> RenderableType:
 def attacks(findings: Sequence[Finding], skipped: Mapping[str, str]) -> RenderableType:
     """The numbers that each attack comes to, such as the retention; its curves in words; and what was left out and why."""
     numbers = [f for f in findings if f.budget is None]
-    parts: list[RenderableType] = [table([f for f in numbers if f.value is not None])] if any(f.value is not None for f in numbers) else []
-    parts.extend(_absent([f for f in numbers if f.value is None]))
+    parts: list[RenderableType] = [table(numbers)]
     parts.extend(literal(curve.sentence) for curve in curves(findings))
     parts.extend(literal(sentence, "bold") for sentence in words.labels(findings))
     parts.extend(literal(f"skipped {name}: {reason}", "yellow") for name, reason in skipped.items())
     return Group(*parts)
 
 
-def table(findings: Sequence[Finding]) -> Table:
-    """The models side by side, one line for each thing that was measured."""
-    shown = Table(box=box.SIMPLE, pad_edge=False)
+def table(findings: Sequence[Finding]) -> RenderableType:
+    """The models side by side, one line for each thing that was measured; below it why gaps and values are absent, each reason once."""
+    rows = side_by_side([f for f in findings if f.value is not None])
+    referred = any("reference" in row.cells for row in rows)
+    subjects = [subject for subject in words.SUBJECTS if referred or subject != "reference"]
+    shown = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))  # six columns within eighty
     for heading in ("what", "split"):
         shown.add_column(heading, overflow="fold")
-    for heading in (*words.SUBJECTS.values(), "gap"):
+    for heading in (*(words.SUBJECTS[subject] for subject in subjects), *(["gap"] if referred else [])):
         shown.add_column(heading, justify="right", overflow="fold")
-    rows = side_by_side(findings)
+    reasons: dict[str, list[str]] = {}
     for row in rows:
-        unlearned = row.cells.get("unlearned")
-        # The column of the reference already says why; saying it twice would push the numbers apart.
-        gap = "-" if unlearned is not None and unlearned.value is not None and unlearned.reason == NO_REFERENCE else row.gap
-        reference = literal(NO_REFERENCE, "dim") if gap == "-" and "reference" not in row.cells else _cell(row, "reference")
-        name = literal(f"{row.entry} {row.what}")
-        shown.add_row(name, literal(row.split), _cell(row, "original"), _cell(row, "unlearned"), reference, literal(gap))
-    return shown
+        name, own = f"{row.entry} {row.what}", row.cells.get("unlearned")
+        gap = row.gap
+        if own is not None and own.gap is None:
+            gap = "-"
+            reasons.setdefault(own.reason or "", []).append(name)
+        shown.add_row(literal(name), literal(row.split), *(_cell(row, subject) for subject in subjects), *([literal(gap)] if referred else []))
+    notes = [_note("no gap", reason, [] if len(names) == len(rows) else names) for reason, names in reasons.items()]
+    return Group(*([shown] if rows else []), *notes, *_absent([f for f in findings if f.value is None]))
 
 
 def _absent(findings: Sequence[Finding]) -> list[Text]:
@@ -72,7 +74,12 @@ def _absent(findings: Sequence[Finding]) -> list[Text]:
     names: dict[str, list[str]] = {}
     for finding in findings:
         names.setdefault(finding.reason or "", []).append(f"{finding.entry} {words.readable(finding.metric)}")
-    return [literal(f"not measured, {reason}: {', '.join(dict.fromkeys(several))}", "dim") for reason, several in names.items()]
+    return [_note("not measured", reason, several) for reason, several in names.items()]
+
+
+def _note(what: str, reason: str, names: Sequence[str]) -> Text:
+    """Of which things it is true and why; without names of all."""
+    return literal(f"{what}, {reason}" + (f": {', '.join(dict.fromkeys(names))}" if names else ""), "dim")
 
 
 def _cell(row: Row, subject: SubjectName) -> Text:
