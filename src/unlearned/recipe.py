@@ -58,7 +58,7 @@ class ForgetSpec(Settings):
     @model_validator(mode="after")
     def _one_way(self) -> ForgetSpec:
         if sum(way is not None for way in (self.where, self.ids, self.file)) != 1:
-            raise ValueError("give exactly one of where, ids, file")
+            raise ValueError("of where, ids and file not exactly one is given; give one")
         return self
 
 
@@ -420,7 +420,8 @@ def fault_of(detail: ErrorDetails, model: type[BaseModel], prefix: str = "") -> 
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         return Fault(path, "there is no such field.", f"Did you mean {near[0]!r}?" if near else f"Fields here: {', '.join(known)}.")
     if kind == "value_error":
-        return Fault(path, f"{message.removeprefix('Value error, ')}.", "Change it so.")
+        what, told, remedy = message.removeprefix("Value error, ").rpartition("; ")  # written as: what is wrong; what to do
+        return Fault(path, f"{what}.", _sentence(remedy)) if told else Fault(path, f"{remedy}.", "Change it so.")
     what, remedy = f"{message[:1].lower()}{message[1:]}", _REMEDIES.get(kind, "Change it so.")
     here = _model_at(model, detail["loc"][:-1]).model_fields
     if kind in {"model_type", "model_attributes_type", "dict_type", "mapping_type"}:  # these name classes, which say nothing to a reader
@@ -431,6 +432,10 @@ def fault_of(detail: ErrorDetails, model: type[BaseModel], prefix: str = "") -> 
         field = here.get(str(detail["loc"][-1]))
         what, remedy = "this is none of the values that the field takes", f"Choose: {(field and field.description) or message}"
     return Fault(path, f"{what}{_given(path, detail)}.", remedy)
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "?", "!")) else ".")
 
 
 def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:

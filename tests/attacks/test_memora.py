@@ -288,7 +288,7 @@ def test_a_classifier_that_hides_is_asleep_and_one_that_never_knew_is_gone(seed:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"start_step": 48}, "leaves no step of inversion: of 50 steps at most 47"),
+        ({"start_step": 48}, "leaves no step of inversion; of 50 steps leave out at most 47"),
         ({"aligned": True, "start_step": 49}, "at most 48"),
         ({"source": "somewhere"}, "go together"),
         ({"references": "source"}, "go together"),

@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_pruning_is_said_before_any_work(place: Place) -> N
             run(parse_recipe(place.recipe), Path("none"))
         return [str(fault) for fault in caught.value.faults]
 
-    assert any("exactly one of fraction, threshold, tolerance" in text for text in told({"prune": {}}))
+    assert any("of fraction, threshold and tolerance not exactly one is given. Give one." in text for text in told({"prune": {}}))
     assert any("prune.score.name: there is no score 'gradient'" in text for text in told({"prune": {"fraction": 0.5, "score": "gradient"}}))
     place.change({"prune": {"fraction": 0.5}, "forget.deletion_request": True})
     assert any("prune.of: the forget set is a request for deletion" in text for text in told({}))

@@ -132,8 +132,10 @@ CASES |= {
         "method.parameters: no trainable parameter matches", "Parameters are called 1.weight", changed(method__parameters="decoder")
     ),
     # what to forget
-    "forget_in_two_ways": Case("forget: give exactly one of where, ids, file", "", changed(forget={"where": "label == 2", "ids": [SECRET]})),
-    "forget_in_no_way": Case("forget: give exactly one of where, ids, file", "", changed(forget={"description": SECRET})),
+    "forget_in_two_ways": Case(
+        "forget: of where, ids and file not exactly one is given.", "Give one.", changed(forget={"where": "label == 2", "ids": [SECRET]})
+    ),
+    "forget_in_no_way": Case("forget: of where, ids and file not exactly one is given.", "Give one.", changed(forget={"description": SECRET})),
     "forget_as_text": Case("forget: ", "Give", changed(forget=SECRET)),
     "forget_nothing": Case("forget: the forget set is empty", "Check the filter or the ids", changed(forget={"where": f"site == '{SECRET}'"})),
     "forget_no_ids": Case("forget: the forget set is empty", "Check the filter or the ids", changed(forget={"ids": []})),
@@ -711,9 +713,11 @@ CASES |= {
         "--audit: there is no audit 'utilty'", "--train: there is no file", options(train="absent.npz", audit="utilty", attack="relern")
     ),
     "audit_attack_and_forget_wrong": Case(
-        "--attack: there is no attack 'relern'", "--forget: the filter uses 1 names", options(attack="relern", forget="lable == 2")
+        "--attack: there is no attack 'relern'", "--forget: the filter uses a name that is no column", options(attack="relern", forget="lable == 2")
     ),
-    "audit_filter_and_test_wrong": Case("--forget: the filter uses 1 names", "--test: there is no file", options(test="absent.npz", forget="lable == 2")),
+    "audit_filter_and_test_wrong": Case(
+        "--forget: the filter uses a name that is no column", "--test: there is no file", options(test="absent.npz", forget="lable == 2")
+    ),
     "audit_model_wrong_and_forget_not_said": Case(
         "--forget: it is not said", "--after: module 'tiny' has no function", options(after="tiny:absent", forget=None)
     ),

@@ -67,8 +67,10 @@ def test_anything_but_comparisons_is_refused(where: str) -> None:
 
 
 def test_unknown_columns_and_values_without_order_are_refused() -> None:
-    with pytest.raises(InputError, match="Columns of this data: id, label, score, site"):
+    with pytest.raises(InputError, match=r"the filter uses a name that is no column\. .*Columns of this data: id, label, score, site"):
         select(DATA, "colour == 1", "forget")
+    with pytest.raises(InputError, match="the filter uses 2 names that are no columns"):
+        select(DATA, "colour == 1 or size == 2", "forget")
     with pytest.raises(InputError, match="different kinds"):
         select(DATA, "score < 1", "forget")
 

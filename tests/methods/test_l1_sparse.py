@@ -72,7 +72,7 @@ def test_only_trained_weights_are_in_the_norm() -> None:
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ValidationError, match="none of the 3 epochs would have a penalty"):
+    with pytest.raises(ValidationError, match="none of the 3 epochs would have a penalty; lower no_l1_epochs"):
         L1Sparse(epochs=3, no_l1_epochs=3)
     with pytest.raises(ValidationError, match="l1-sparse is about the weights of the model"):
         L1Sparse.model_validate({"lora": {}})

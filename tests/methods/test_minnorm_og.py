@@ -331,7 +331,7 @@ def test_tasks_that_name_nothing_to_keep_are_refused() -> None:
 def test_settings_that_cannot_project_are_refused() -> None:
     with pytest.raises(InputError, match="`descent_epochs` 2 leaves none of 2 epochs to project in"):
         forget(problem_of("linear"), "minnorm-og", epochs=2)
-    with pytest.raises(InputError, match="leave out `lora`"):
+    with pytest.raises(InputError, match="Leave out `lora`"):
         forget(problem_of("linear"), "minnorm-og", lora={})
     for wrong in ({"strength": 1.5}, {"strength": 0}, {"decay": 1.1}, {"retain_fraction": 0}, {"projection_samples": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):

@@ -216,16 +216,16 @@ def test_the_pool_of_the_authors_is_theirs() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"inner": "npoo"}, "npo"),
+        ({"inner": "npoo"}, "there is no method 'npoo'. Did you mean 'npo'"),
         ({"inner": {"lr": 1}}, "no name"),
         ({"inner": "ssd"}, "follows no gradients"),
         ({"inner": "resilient"}, "follows no gradients"),
         ({"inner": {"name": "npo", "lr": -1}}, "lr"),
-        ({"inner": {"name": "npo", "learning_rate": 1}}, "learning_rate"),
+        ({"inner": {"name": "npo", "learning_rate": 1}}, "no setting 'learning_rate'. See: unlearned methods show npo."),
         ({"inner": "gradient-ascent", "pool": "no-such-pool"}, "no-such-pool"),
         ({"inner": "gradient-ascent", "pool": []}, "at least one"),
-        ({"inner": "gradient-ascent", "pool": [{"id": "a"}, {"id": "a"}]}, "two fine-tunings"),
-        ({"inner": "gradient-ascent", "pool": [{"id": "a", "start": 0.7, "share": 0.5}]}, "beyond 1"),
+        ({"inner": "gradient-ascent", "pool": [{"id": "a"}, {"id": "a"}]}, "two fine-tunings of the pool have the id 'a'. Make the ids unique."),
+        ({"inner": "gradient-ascent", "pool": [{"id": "a", "start": 0.7, "share": 0.5}]}, "begins at 0.7 ends beyond 1. Lower one of them."),
         ({"inner": "gradient-ascent", "pool": [{"id": "a", "lr": 0}]}, "greater than 0"),
         ({"inner": "wga"}, "not defined for image-classification"),
         ({"inner": "gradient-ascent", "beta": 1.5}, "beta"),
@@ -236,6 +236,7 @@ def test_wrong_settings_are_told_up_front(settings: dict[str, Any], words: str) 
     with pytest.raises(InputError) as caught:
         parse_recipe({**recipe, "method": {"name": "resilient", **settings}})
     assert words in str(caught.value)
+    assert ("Change it so." in str(caught.value)) == any(" than " in fault.what for fault in caught.value.faults)
     assert all(fault.field.startswith("method") for fault in caught.value.faults)
 
 
@@ -244,7 +245,7 @@ def test_a_fine_tuning_without_data_or_weights_is_told_before_any_work(tmp_path:
     for tuning, words in (
         ({"where": "label == 77"}, "no retained sample"),
         ({"parameters": "nothing"}, "no trainable parameter"),
-        ({"where": "colour == 1"}, "no columns"),
+        ({"where": "colour == 1"}, "no column"),
     ):
         with pytest.raises(InputError, match=words):
             forget(problem, Resilient(inner=GA, pool=(FineTuning(id="a", **tuning),)))

@@ -109,12 +109,12 @@ class Memora(Attack):
     @model_validator(mode="after")
     def _settings_fit(self) -> Memora:
         if (self.source is not None) != (self.references == "source"):
-            raise ValueError("`source` and `references: source` go together: give both or neither")
+            raise ValueError("`source` and `references: source` go together; give both or neither")
         if self.save is not None and self.lora is None:
-            raise ValueError("`save` writes the adapter, and without `lora` there is none")
+            raise ValueError("`save` writes the adapter, and without `lora` there is none; give `lora`, or leave `save` out")
         most = self.inversion_steps - 2 if self.aligned else self.inversion_steps - 3
         if self.start_step > most:
-            raise ValueError(f"`start_step` {self.start_step} leaves no step of inversion: of {self.inversion_steps} steps at most {most} can be left out")
+            raise ValueError(f"`start_step` {self.start_step} leaves no step of inversion; of {self.inversion_steps} steps leave out at most {most}")
         return self
 
     def faults(self, problem: Problem) -> list[Fault]:

@@ -51,7 +51,8 @@ def select(samples: Samples, where: str, field: str) -> list[int]:
         near = difflib.get_close_matches(unknown[0], columns, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Put quotes around text."
         known = ", ".join(sorted(columns))
-        raise InputError(Fault(field, f"the filter uses {len(unknown)} names that are no columns.", f"{hint} Columns of this data: {known}."))
+        names_unknown = "a name that is no column" if len(unknown) == 1 else f"{len(unknown)} names that are no columns"
+        raise InputError(Fault(field, f"the filter uses {names_unknown}.", f"{hint} Columns of this data: {known}."))
     used = {name: columns[name] for name in names}
     try:
         chosen = [i for i in range(len(samples)) if _holds(tree, {name: column[i] for name, column in used.items()}, field)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from unlearned.engine.settings import Optimisation, Settings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class FineTuning(Settings):
@@ -63,13 +66,18 @@ def read_pool(given: Any) -> Pool:
     try:
         pool = TypeAdapter(Pool).validate_python(entries)
     except ValidationError as error:
-        raise ValueError("; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg'][:1].lower()}{d['msg'][1:]}" for d in error.errors())) from error
+        raise ValueError(", and ".join(_in_words(detail) for detail in error.errors())) from error
     if not pool:
         raise ValueError("the pool holds no fine-tuning; give at least one")
     twice = [name for name, n in Counter(tuning.id for tuning in pool).items() if n > 1]
     if twice:
-        raise ValueError(f"two fine-tunings of the pool have the id {twice[0]!r}; ids name them: make them unique")
+        raise ValueError(f"two fine-tunings of the pool have the id {twice[0]!r}; make the ids unique")
     return pool
+
+
+def _in_words(detail: ErrorDetails) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, detail['loc']))}: {message[:1].lower()}{message[1:]}"
 
 
 def _entries(name: str | Path) -> Any:
@@ -79,7 +87,9 @@ def _entries(name: str | Path) -> Any:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{str(name)!r} is neither a pool of this package ({', '.join(shipped_pools())}) nor a file that can be read") from error
+            raise ValueError(
+                f"{str(name)!r} is neither a pool of this package ({', '.join(shipped_pools())}) nor a file that can be read; name one of them"
+            ) from error
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

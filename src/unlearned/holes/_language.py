@@ -81,7 +81,7 @@ class LanguageProbing(Settings):
     @model_validator(mode="after")
     def _judges_fit(self) -> Self:
         if self.backend_model is None and {self.backend, self.second_judge} & {"local", "endpoint"}:
-            raise ValueError("a backend that is a chat model needs `backend_model`, its directory, hub id or name at the address")
+            raise ValueError("a backend that is a chat model needs `backend_model`; give its directory, hub id or name at the address")
         if self.second_judge is not None and "plain" not in {self.backend, self.second_judge}:
             raise ValueError("of two judges one is `plain`, and the other the chat model `backend_model`")
         if self.second_judge == self.backend:

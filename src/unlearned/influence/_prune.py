@@ -39,7 +39,7 @@ class Prune(Settings):
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if sum(rule is not None for rule in (self.fraction, self.threshold, self.tolerance)) != 1:
-            raise ValueError("give exactly one of fraction, threshold, tolerance")
+            raise ValueError("of fraction, threshold and tolerance not exactly one is given; give one")
         if self.gate == 1:
             raise ValueError("one model for each set shows no noise of seeds; set gate to 2 or more, or to 0")
         return self

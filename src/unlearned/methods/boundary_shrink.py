@@ -62,7 +62,7 @@ class BoundaryShrink(ObjectiveMethod):
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
         if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
-            raise ValueError(f"pixel_range is from the lowest to the highest pixel; {self.pixel_range[0]:g} is not below {self.pixel_range[1]:g}")
+            raise ValueError(f"of pixel_range {self.pixel_range[0]:g} is not below {self.pixel_range[1]:g}; give the lowest pixel, then the highest")
         return self
 
     def sets(self, problem: Problem, engine: Engine) -> dict[str, Samples]:

@@ -56,7 +56,7 @@ class L1Sparse(ObjectiveMethod):
     @model_validator(mode="after")
     def _some_epochs_have_a_penalty(self) -> Self:
         if self.no_l1_epochs >= self.epochs:
-            raise ValueError(f"none of the {self.epochs} epochs would have a penalty; no_l1_epochs is smaller than epochs")
+            raise ValueError(f"none of the {self.epochs} epochs would have a penalty; lower no_l1_epochs, or raise epochs")
         return self
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:  # noqa: ARG002

@@ -101,7 +101,7 @@ class MinNormOG(ObjectiveMethod):
     @model_validator(mode="after")
     def _can_project(self) -> MinNormOG:
         if self.descent_epochs >= self.epochs:
-            raise ValueError(f"`descent_epochs` {self.descent_epochs} leaves none of {self.epochs} epochs to project in: lower it, or raise `epochs`")
+            raise ValueError(f"`descent_epochs` {self.descent_epochs} leaves none of {self.epochs} epochs to project in; lower it, or raise `epochs`")
         return self
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:

@@ -53,7 +53,7 @@ class Resilient(Method, Resilience):
         try:
             kind = methods.get(name)
         except InputError as error:
-            raise ValueError(" ".join(f"{fault.what} {fault.remedy}" for fault in error.faults).rstrip(".")) from error
+            raise ValueError(", and ".join(f"{fault.what.rstrip('.')}; {fault.remedy}" for fault in error.faults)) from error
         if not issubclass(kind, ObjectiveMethod):
             raise ValueError(f"{name} follows no gradients of an objective, which could be asked for after fine-tuning; give one that does, such as npo")
         if Resilience in kind.__mro__:
@@ -61,7 +61,7 @@ class Resilient(Method, Resilience):
         try:
             made = kind(**settings)
         except ValidationError as error:
-            raise ValueError("; ".join(_in_words(name, detail) for detail in error.errors())) from error
+            raise ValueError(", and ".join(_in_words(name, detail) for detail in error.errors())) from error
         except TypeError as error:
             raise ValueError("names of settings must be text; quote them") from error
         return {"name": name, **made.model_dump()}
@@ -99,6 +99,6 @@ class Resilient(Method, Resilience):
 def _in_words(name: str, detail: Any) -> str:
     path, message = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"{name} has no setting {path!r}"
+        return f"{name} has no setting {path!r}; see: unlearned methods show {name}"
     given = "" if detail["type"] == "missing" else f" (given: {detail['input']!r:.60})"
     return f"{path + ': ' if path else ''}{message[:1].lower()}{message[1:]}{given}"
