@@ -70,3 +70,24 @@ def test_a_curve_without_values_says_so() -> None:
     )
     (found,) = curves(make([point]).findings)
     assert found.sentence == "relearn: knowledge of the forget set was not measured for the unlearned model"
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "value", "shown"),
+    [
+        ("accuracy", "share", 0.998, "[97.3, 100.0]"),
+        ("accuracy", "share", 0.002, "[0.0, 2.7]"),
+        ("tpr_at_1pct_fpr", "share", 0.002, "[0.0, 2.7]"),
+        ("knowledge", "share", 0.002, "[-2.3, 2.7]"),  # an explained share may be negative
+        ("explained_share", "share", 0.002, "[-2.3, 2.7]"),
+        ("accuracy", "ratio", 0.998, "[0.973, 1.02]"),
+        ("accuracy", "share", 1.5, "[147.5, 152.5]"),  # no share, whatever it is called
+    ],
+)
+def test_the_interval_of_a_share_is_shown_as_far_as_a_share_can_reach(metric: str, unit: str, value: float, shown: str) -> None:
+    common = {"audit": "utility", "metric": metric, "split": "test", "subject": "reference", "n": 3, "unit": unit, "interval": "t 95 %"}
+    finding = Finding.model_validate(common | {"value": value, "low": value - 0.025, "high": value + 0.025})
+    assert words.interval(finding) == shown
+    ends = words.ends(finding)
+    assert ends is not None
+    assert ends[0] <= value <= ends[1]

@@ -109,12 +109,13 @@ class Chart:
 
 def interval_of(finding: Finding, scale: Scale) -> Span | None:
     """The finding's interval on a scale."""
-    return None if finding.low is None or finding.high is None else Span(scale.place(finding.low), scale.place(finding.high))
+    shown = words.ends(finding)
+    return None if shown is None else Span(scale.place(shown[0]), scale.place(shown[1]))
 
 
 def ends(findings: Iterable[Finding]) -> list[float]:
     """All numbers that a drawing of findings must hold."""
-    return [end for f in findings for end in (f.low, f.value, f.high) if end is not None]
+    return [end for f in findings for end in (f.value, *(words.ends(f) or ())) if end is not None]
 
 
 def curve_line(look: int | str, points: Sequence[Finding], x: Scale, y: Scale, name: str, *, faint: bool = False) -> Line:

@@ -57,11 +57,12 @@ def _hover(finding: Finding) -> str:
 
 
 def _errors(points: list[tuple[Finding, float]], colour: str) -> dict[str, Any]:
+    shown = [(words.ends(f), value) for f, value in points]
     return {
         "type": "data",
         "symmetric": False,
-        "array": [None if f.high is None else max(0.0, f.high - value) for f, value in points],
-        "arrayminus": [None if f.low is None else max(0.0, value - f.low) for f, value in points],
+        "array": [None if ends is None else max(0.0, ends[1] - value) for ends, value in shown],
+        "arrayminus": [None if ends is None else max(0.0, value - ends[0]) for ends, value in shown],
         "color": colour,
         "thickness": 1.5,
         "width": 4,
@@ -105,7 +106,7 @@ def _absent(findings: Sequence[Finding]) -> str:
 
 
 def _range(findings: Sequence[Finding]) -> list[float]:
-    ends = [end for f in findings for end in (f.low, f.value, f.high) if end is not None]
+    ends = [end for f in findings for end in (f.value, *(words.ends(f) or ())) if end is not None]
     margin = 0.06 * (max(ends) - min(ends)) or 0.06 * abs(ends[0]) or 1.0
     return [min(ends) - margin, max(ends) + margin]
 
@@ -160,9 +161,10 @@ def against_reference(findings: Sequence[Finding]) -> Figure:
     for finding, value in _shown(findings, "reference"):
         line = {"color": COLOURS["reference"], "width": 1.5, "dash": "dash"}
         shapes.append({"type": "line", "layer": "between", "yref": "paper", "y0": 0, "y1": 1, "x0": value, "x1": value, "line": line})
-        if finding.low is not None:
+        ends = words.ends(finding)
+        if ends is not None:
             band = {"fillcolor": BANDS["reference"], "line": {"width": 0}}
-            shapes.append({"type": "rect", "layer": "between", "yref": "paper", "y0": 0, "y1": 1, "x0": finding.low, "x1": finding.high, **band})
+            shapes.append({"type": "rect", "layer": "between", "yref": "paper", "y0": 0, "y1": 1, "x0": ends[0], "x1": ends[1], **band})
     rows_axis = {"type": "category", "automargin": True, "showgrid": False, "zeroline": False}
     layout = frame(xaxis=axis(_unit(findings), _axis_title(findings)), yaxis=rows_axis, showlegend=False, shapes=shapes)
     layout["margin"] |= {"t": 10}

@@ -11,6 +11,11 @@ ABSENT = "none"
 STATUS = {"passed": "PASSED", "failed": "FAILED", "undecided": "UNDECIDED"}
 DIRECTIONS: dict[Direction, str] = {"reference": "as the reference", "higher": "higher", "lower": "lower", "none": ""}
 MIB = 2**20
+BOUNDED = frozenset(
+    {"accuracy", "token_accuracy", "concept_rate", "nonmember_share", "class_nonmember_share", "total_variation", "jensen_shannon"}
+    | {f"tpr_at_{rate}_fpr" for rate in ("1pct", "0.1pct")}
+)
+"""Metrics that count or average what lies in 0..1 of its own nature; knowledge is none: an explained share may be negative."""
 
 
 def significant(value: float) -> str:
@@ -54,11 +59,19 @@ def difference(value: float, unit: str) -> str:
     return (text if text.startswith("-") else f"+{text}") + (" pp" if unit == "share" else suffix(unit))
 
 
+def ends(finding: Finding) -> tuple[float, float] | None:
+    """The interval as it is shown: of a share that can only lie in 0..1 the part in there, where a t interval knows nothing of it."""
+    if finding.low is None or finding.high is None:
+        return None
+    if finding.unit == "share" and finding.metric in BOUNDED and finding.value is not None and 0 <= finding.value <= 1:
+        return max(0.0, finding.low), min(1.0, finding.high)
+    return finding.low, finding.high
+
+
 def interval(finding: Finding) -> str:
     """The interval in brackets, or nothing when there is none."""
-    if finding.low is None or finding.high is None:
-        return ""
-    return f"[{digits(finding.low, finding.unit)}, {digits(finding.high, finding.unit)}]"
+    shown = ends(finding)
+    return "" if shown is None else f"[{digits(shown[0], finding.unit)}, {digits(shown[1], finding.unit)}]"
 
 
 def measured(finding: Finding, between: str = " ") -> str:
