@@ -73,6 +73,17 @@ def test_what_all_rows_lack_is_said_once(lonely: AuditRecord) -> None:
     assert not any(word in line for line in lines[:8] for word in ("retrained (", " gap"))
 
 
+def test_checks_without_a_value_share_the_line_of_their_reason() -> None:
+    none = [Check(name=name, passed=None, words="no reference given.") for name in ("accuracy on forget", "accuracy on test")]
+    few = [Check(name=name, passed=None, words="too few samples.", value=0.5, limit=0.05) for name in ("relearning", "membership")]
+    text = shown(make([], verdict=Verdict(status="undecided", headline="So.", checks=(none[0], few[0], none[1], few[1]))))
+    assert text.splitlines()[1:4] == [
+        "undecided  accuracy on forget, accuracy on test: no reference given.",
+        "undecided  relearning: too few samples.",
+        "undecided  membership: too few samples.",
+    ]
+
+
 def test_reasons_stand_below_the_table_and_make_no_towers() -> None:
     why = "of the references not all have one: half of what the original knew did not come back within 500 steps"
     found = [

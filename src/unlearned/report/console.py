@@ -30,7 +30,7 @@ def summary(record: AuditRecord) -> RenderableType:
     # The lines below the table say what it cost.
     numbers = [finding for finding in single(record) if not (record.costs and finding.audit == "cost")]
     parts.append(table(numbers))
-    parts.extend(_check(check) for check in verdict.checks)
+    parts.extend(_checks(verdict.checks))
     parts.extend(_pruning(record))
     parts.extend(_cost(name, cost) for name, cost in record.costs.items())
     parts.extend(literal(curve.sentence) for curve in curves(record.findings))
@@ -87,9 +87,17 @@ def _cell(row: Row, subject: SubjectName) -> Text:
     return Text("\n").join([literal(value), *(literal(line, "dim") for line in rest)])
 
 
-def _check(check: Check) -> Text:
-    word = words.outcome(check)
-    return Text.assemble((f"{word:<9}", COLOURS[word]), "  ", literal(check.name), ": ", literal(check.words))
+def _checks(checks: Sequence[Check]) -> list[Text]:
+    """One line for each check; those that have no value for the same reason share one."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for check in checks:
+        key = (words.outcome(check), check.words) + ((check.name,) if check.value is not None or check.passed is not None else ())
+        lines.setdefault(key, []).append(check.name)
+    return [_check(word, ", ".join(names), said) for (word, said, *_), names in lines.items()]
+
+
+def _check(word: str, names: str, said: str) -> Text:
+    return Text.assemble((f"{word:<9}", COLOURS[word]), "  ", literal(names), ": ", literal(said))
 
 
 def _pruning(record: AuditRecord) -> list[Text]:
