@@ -33,7 +33,9 @@ def test_judges_that_score_all_alike_have_no_correlation() -> None:
     assert found.correlation is None
     assert found.interval is None
     assert "scored all alike" in found.line
-    assert agreement_of("a", "b", [], [], seed=0).correlation is None
+    nothing = agreement_of("a", "b", [1.0, 2.0], [None, None], seed=0)
+    assert nothing.correlation is None
+    assert nothing.line == "No answer was scored by both a and b: how far they agree cannot be told."
 
 
 def test_the_plane_is_that_of_principal_components() -> None:

@@ -25,6 +25,8 @@ class Agreement(NamedTuple):
     @property
     def line(self) -> str:
         """In words."""
+        if not self.n:
+            return f"No answer was scored by both {self.judge} and {self.other}: how far they agree cannot be told."
         said = "gives no correlation, since one of them scored all alike" if self.correlation is None else f"correlates with ρ = {self.correlation:.2f}"
         ends = "" if self.interval is None else f" [{self.interval.low:.2f}, {self.interval.high:.2f}]"
         return f"The order in which {self.judge} puts {self.n} answers {said}{ends} with that of {self.other}."
