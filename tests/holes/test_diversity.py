@@ -57,6 +57,13 @@ def test_self_bleu_against_a_naive_loop() -> None:
     assert self_bleu(TEXTS[:1]) == 0
 
 
+def test_vendi_keeps_within_its_range() -> None:
+    random = np.random.default_rng(0)
+    orthogonal = [np.linalg.qr(random.normal(size=(n, n)))[0] for n in range(1, 40)]
+    assert all(1 <= vendi(rows) <= len(rows) for rows in orthogonal)
+    assert all(1 <= vendi(np.repeat(rows[:1], 7, axis=0)) <= 7 for rows in orthogonal)
+
+
 def test_vendi_by_hand() -> None:
     same = np.tile([[1.0, 0.0]], (5, 1))
     assert vendi(same) == pytest.approx(1, abs=1e-12)

@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValidationError, match="leverage is defined for the last layer"):
         Hessian(curvature="cg", leverage=True)
     case = small(perceptron)
-    with pytest.raises(InputError, match=r"no linear layer or convolution"):
+    with pytest.raises(InputError, match=r"ekfac is made of linear layers and convolutions, and none of a fitting size is among these parameters"):
         Hessian(curvature="ekfac", parameters="bias").rate(case.grounds, case.engine)
     with pytest.raises(InputError, match=r"no trainable parameter matches"):
         Hessian(curvature="cg", parameters="absent").rate(case.grounds, case.engine)

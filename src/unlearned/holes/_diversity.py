@@ -90,7 +90,8 @@ def vendi(embeddings: Array) -> float:
     n = len(embeddings)
     values = np.linalg.eigvalsh(embeddings @ embeddings.T / n)
     positive = values[values > 1e-12]
-    return float(np.exp(-(positive * np.log(positive)).sum()))
+    # Of items that are all different, or all the same, rounding could say more than n or less than 1.
+    return float(np.clip(np.exp(-(positive * np.log(positive)).sum()), 1, n))
 
 
 def scaled_vendi(embeddings: Array) -> float:
