@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
+from peak_memory import peak_bytes
 
 from unlearned.api import forget
 from unlearned.bench._drawers import HELD_OUT, TRAIN, digits, drawer
@@ -61,10 +61,15 @@ def seconds(variant: str) -> float:
 
 def peak(variant: str) -> float:
     """Peak memory of a process that does nothing else, in MiB."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import hypergradient_cost as h; "
-    code += f"p, e = h.problem(); h.forget(p, h.method({variant!r}), e); "
-    code += "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1])
+    done = subprocess.run([sys.executable, __file__, "--peak-of", variant], check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def measure_peak(variant: str) -> None:
+    """In a process of its own: print what `peak` returns."""
+    made, engine = problem()
+    forget(made, method(variant), engine)
+    print(peak_bytes() / 2**20)
 
 
 def agreement() -> float:
@@ -85,6 +90,9 @@ def agreement() -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
+    if sys.argv[1:2] == ["--peak-of"]:
+        measure_peak(sys.argv[2])
+        return
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     warnings.simplefilter("ignore")
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}

@@ -10,13 +10,13 @@ Two questions, one thread:
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+from peak_memory import peak_bytes
 
 from unlearned.bench._images import read_images
 from unlearned.bench._networks import fashion_network
@@ -63,9 +63,9 @@ def peak(directory: Path, per_class: int) -> None:
     """Print the peak memory of this process after `less`."""
     engine = Engine(tasks.get("image-classification")(), Compute(device="cpu"))
     grounds = grounds_of(directory, per_class, engine)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    before = peak_bytes() / 2**20
     spent = seconds(Less(checkpoints=1, share=min(1.0, 1000 / len(grounds.points))), grounds, engine)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    after = peak_bytes() / 2**20
     print(f"less, 8192 dimensions, {len(grounds.points)} images: peak {after:.0f} MiB ({before:.0f} MiB before), {spent:.0f} s", flush=True)
 
 

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import torch
+from peak_memory import forget_peak, peak_bytes
 from torch import Tensor, nn
 
 from unlearned.api import make_problem
@@ -49,7 +48,7 @@ def trained(variant: str, source: str | Bundle, steps: int) -> dict[str, object]
     method = NPO(lora=Lora(), lr=1e-3, batch_size=BATCH, epochs=-(-steps * BATCH // len(problem.forget)))
     losses: list[float] = []
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of loading is not that of training
+    forget_peak()  # that of loading is not that of training
 
     def watched(loss: Callable[[nn.Module, Batch, Batch], Tensor]) -> Callable[[nn.Module, Batch, Batch], Tensor]:
         def recorded(model: nn.Module, forget: Batch, retain: Batch) -> Tensor:
@@ -76,9 +75,7 @@ def trained(variant: str, source: str | Bundle, steps: int) -> dict[str, object]
         model = with_adapter(problem.original.model, Lora(), ".*")
     plan = Plan([Pass("forget", watched(loss))] * method.epochs, max_steps=steps)
     fit(engine, model, plan, sets, method.model_copy(update={"parameters": ".*"}), title="npo", seed=0)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert found is not None
-    peak = int(found[1]) * 1024
+    peak = peak_bytes()
     weights = sum(tensor.nbytes for tensor in {id(p): p for p in problem.original.model.parameters()}.values())
     return {"losses": losses, "peak": (peak - before) / MIB, "process": peak / MIB, "weights": weights / MIB}
 

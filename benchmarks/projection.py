@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from peak_memory import peak_bytes
 from torch import Tensor, nn
 
 from unlearned.engine.engine import Engine
@@ -95,10 +95,9 @@ def measure_memory(way: str) -> None:
     weights = [weight.detach() for weight in large().parameters()]
     rows = [torch.randn(N, *weight.shape) for weight in weights]
     WAYS[way]([row[:, :1] for row in rows], [weight[:1] for weight in weights])  # libraries load what they need
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     WAYS[way](rows, weights)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(grown * 1024, sum(row.nbytes for row in rows))
+    print(peak_bytes() - before, sum(row.nbytes for row in rows))
 
 
 def points() -> Tensor:
