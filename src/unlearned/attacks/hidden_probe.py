@@ -35,7 +35,7 @@ from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding
-from unlearned.tasks._decoders import Change, blocks_of, changed_states, run, skipped
+from unlearned.tasks._decoders import Change, blocks_of, changed_states, run_batch, skipped
 from unlearned.tasks._task import Batch, exactly
 
 
@@ -134,5 +134,5 @@ def _states(model: nn.Module, batch: Batch, left_out: list[int]) -> dict[int, Te
     count = len(blocks_of(model))
     before = {count - out: keeping(out) for out in left_out}
     with changed_states(model, before, at="input"), changed_states(model, {count - 1: keeping(0)}):
-        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run_batch(model, batch)
     return seen

@@ -43,6 +43,11 @@ def run(model: nn.Module, count: int, **inputs: Any) -> Any:
     return model(**inputs, **({"logits_to_keep": count} if "logits_to_keep" in inspect.signature(asked.forward).parameters else {}))
 
 
+def run_batch(model: nn.Module, batch: Batch, count: int = 1) -> Any:
+    """The same with the tokens of a batch, and one logit unless told: enough for what flows through the blocks."""
+    return run(model, count, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+
 def down_path(block: nn.Module) -> str | None:
     """The name, within a block, of the layer from the MLP's inner width to the model's width."""
     known = dict(block.named_modules())
@@ -175,7 +180,7 @@ def hidden_states(model: nn.Module, layer: int, batch: Batch) -> Tensor:
     """The residual stream behind block `layer`, (B, T, q), differentiable."""
     seen: list[Tensor] = []
     with _hooked(blocks_of(model)[layer], lambda _, __, output: seen.append(_first(output))):
-        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run_batch(model, batch)
     return seen[0]
 
 
@@ -185,7 +190,7 @@ def block_outputs(model: nn.Module, batch: Batch) -> Tensor:
     with torch.no_grad(), ExitStack() as stack:
         for block in blocks_of(model):
             stack.enter_context(_hooked(block, lambda _, __, output: seen.append(_first(output))))
-        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run_batch(model, batch)
     return torch.stack(seen, dim=2)
 
 
@@ -207,7 +212,7 @@ def prompt_states(model: nn.Module, batch: Batch, at: Literal["input", "output"]
 
     count = len(blocks_of(model))
     with torch.no_grad(), changed_states(model, {layer: keeping(layer) for layer in range(count)}, at=at):
-        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run_batch(model, batch)
     return torch.stack([seen[layer] for layer in range(count)], dim=1)
 
 
@@ -226,7 +231,7 @@ def projections_and_outputs(model: nn.Module, layers: Sequence[int], batch: Batc
             stack.enter_context(_hooked(down_projection(model, layer), keep))
             put: Callable[..., None] = lambda _, __, output, number=layer: behind.__setitem__(number, _first(output))  # noqa: E731
             stack.enter_context(_hooked(blocks_of(model)[layer], put))
-        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run_batch(model, batch)
     return seen, behind
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unlearned.tasks._decoders import Change, changed_states, run, without_component
+from unlearned.tasks._decoders import Change, changed_states, run_batch, without_component
 from unlearned.tasks._task import Batch
 
 Positions = Literal["all", "last"]
@@ -84,7 +84,7 @@ def block_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> Tenso
         return lambda hidden: seen.setdefault(layer, hidden)
 
     with torch.no_grad(), changed_states(model, {layer: keep(layer) for layer in layers}, at="input"):
-        run(model, 1, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        run_batch(model, batch)
     return torch.stack([seen[layer] for layer in layers], dim=2)
 
 

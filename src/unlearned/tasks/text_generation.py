@@ -22,7 +22,7 @@ from unlearned.data.samples import ColumnRows, Row, Samples
 from unlearned.data.tables import columns_of, read_table, rename
 from unlearned.errors import Fault, InputError
 from unlearned.tasks import tasks
-from unlearned.tasks._decoders import run
+from unlearned.tasks._decoders import run_batch
 from unlearned.tasks._generation import greedy, true_answers
 from unlearned.tasks._language_models import load_language_model
 from unlearned.tasks._models import call_function, is_function, restore
@@ -247,7 +247,7 @@ class TextGeneration(Task):
     def token_logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits of the predictions that `answering` tells of, (B, K, V): a vocabulary for each token of the prompts, too, would take most of the memory."""
         count = answering(batch).mask.shape[1] + 1
-        logits = run(model, count, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = run_batch(model, batch, count).logits
         assert isinstance(logits, Tensor)
         return logits[:, -count:-1]
 
