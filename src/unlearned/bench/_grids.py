@@ -35,6 +35,11 @@ class Contender:
     told: bool = False
     """It is given a retrained model: an upper bound, not a method."""
 
+    @property
+    def undecided(self) -> bool:
+        """Whether there is something to choose: with one setting nothing is tried."""
+        return len(self.grid) > 1
+
     def made(self, setting: Setting, retrained: ModelSource | None = None) -> Method:
         """The method with this setting."""
         given = {**self.shared, **setting, **({"retrained": retrained} if self.told else {})}

@@ -91,6 +91,8 @@ class HolesChoice(Cell):
 
     def chosen(self, place: Place) -> int:
         """Position of the most useful setting among those that forget; of the one that forgets most, if none does."""
+        if not self.contender.undecided:
+            return 0
         found = [(0.0, 1.0) if result is None else (result[0], result[1]) for result in self._attempts(place)]
         forgetting = [i for i, (_, knowledge) in enumerate(found) if knowledge <= self.most_known]
         if not forgetting:

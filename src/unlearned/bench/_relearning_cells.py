@@ -99,6 +99,8 @@ class RelearningChoice(Cell):
 
     def chosen(self, place: Place) -> int:
         """Position of the setting from which least comes back, among those that keep the utility; of the most useful, if none does."""
+        if not self.contender.undecided:
+            return 0
         found = [(0.0, 1.0) if result is None else (result[0], result[1]) for result in self._attempts(place)]
         floor = self.floor * utility(*self._original(place))
         return careful([each[0] for each in found], [each[1] for each in found], floor)

@@ -86,6 +86,8 @@ class TextChoice(Cell):
 
     def chosen(self, place: Place) -> int:
         """Position of the best setting."""
+        if not self.contender.undecided:
+            return 0
         return best(attempts(self.pupil, self.lesson, self.groups, self.contender, place))
 
 

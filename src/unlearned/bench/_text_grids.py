@@ -60,9 +60,11 @@ CONTENDERS: Mapping[ModelName, Mapping[str, Contender]] = {"llama-small": _conte
 
 
 def first(contender: Contender, count: int) -> Contender:
-    """The same with so many of its settings, spread over the grid."""
+    """The same with so many of its settings, spread over the grid; with one, that in the middle."""
     grid = contender.grid
-    chosen = [round(i * (len(grid) - 1) / max(1, count - 1)) for i in range(count)] if count < len(grid) else range(len(grid))
+    if count == 1:
+        return replace(contender, grid=(grid[len(grid) // 2],))
+    chosen = [round(i * (len(grid) - 1) / (count - 1)) for i in range(count)] if count < len(grid) else range(len(grid))
     return replace(contender, grid=tuple(grid[i] for i in chosen))
 
 

@@ -61,6 +61,12 @@ class Pupil:
         return self.training.model_copy(update={"start": ModelSource(source=self.source_in(place))})
 
 
+def fine_tuned(source: str, epochs: int, lr: float) -> Pupil:
+    """SmolLM2 from there, which is taught by all of its weights."""
+    training = Training(optimizer="adamw", lr=lr, weight_decay=0.0, batch_size=8, epochs=epochs, schedule="cosine", max_grad_norm=1.0)
+    return Pupil("smollm2-135m", training, source=source)
+
+
 @lru_cache(maxsize=1)
 def _loaded(source: str) -> Bundle:
     task = tasks.get("text-generation")()

@@ -54,7 +54,7 @@ class Facts(Suite):
         pupil, lesson = Pupil("smollm2-135m", None, source=self.smollm2), WorldFacts(self.groups)
         contenders = [on_facts(first(CONTENDERS["smollm2-135m"][name], self.attempts)) for name in self.methods]
         choices = [TextChoice(pupil, lesson, (f"facts-{self.groups - 1}",), contender) for contender in contenders]
-        found: list[Cell] = [*choices]
+        found: list[Cell] = [each for each in choices if each.contender.undecided]
         for seed in range(self.seeds):
             for number in range(self.reported):
                 group = f"facts-{number}"

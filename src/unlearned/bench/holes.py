@@ -33,9 +33,8 @@ from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import Taught
 from unlearned.bench._text_grids import first
-from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil
+from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil, fine_tuned
 from unlearned.bench.pistol import SMALL_TRAINING
-from unlearned.engine.training import Training
 from unlearned.records import Quoted
 
 NAMES = ("ga-kl", "npo-gd", "rmu", "llmu", "lunar", "eru")
@@ -113,6 +112,7 @@ class Holes(Suite):
     blocks: int = Field(2, ge=1, description="Of llama-small.")
     smollm2: str = Field(SMOLLM2, description="Hub id, directory or GGUF file; a directory of that name among the data is taken first.")
     smollm2_epochs: int = Field(6, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_lr: float = Field(3e-4, gt=0, description="Learning rate of that fine-tuning.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -134,8 +134,7 @@ class Holes(Suite):
         if name == "llama-small":
             size = LlamaSize(self.vocabulary, self.width, self.inner, self.blocks, 4)
             return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.epochs, "lr": self.lr}), size, max_new_tokens=12)
-        training = Training(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine")
-        return Pupil(name, training, source=self.smollm2)
+        return fine_tuned(self.smollm2, self.smollm2_epochs, self.smollm2_lr)
 
     def cells(self) -> Sequence[Cell]:
         lesson = Islands(self.islands, self.towns, self.refusals)
@@ -150,7 +149,7 @@ class Holes(Suite):
             tried = {each: first(contender(name, each, blocks), self.attempts) for each in dict.fromkeys((*self.methods, self.searched))}
             choices = {each: HolesChoice(elsewhere, contender, self.most_known) for each, contender in tried.items()}
             found += [Taught(pupil, lesson, seed) for seed in range(self.seeds)]
-            found += choices.values()
+            found += [each for each in choices.values() if each.contender.undecided]
             for seed in range(self.seeds):
                 found.append(Broken(reported, seed, language))
                 found += [Broken(reported, seed, language, choices[each]) for each in self.methods]

@@ -40,12 +40,11 @@ from unlearned.bench._scene import Scale, Scene, scene_of
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import TextChoice
 from unlearned.bench._text_grids import CONTENDERS as TEXT_CONTENDERS
-from unlearned.bench._text_scene import ModelName, Pupil
+from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil, fine_tuned
 from unlearned.bench.pistol import SIZE, SMALL_TRAINING
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan, planned_steps
-from unlearned.engine.training import Training
 from unlearned.evidence.statistics import t_interval
 from unlearned.influence import scores
 from unlearned.influence._prune import SPLITS, Chosen, at_share, thinned
@@ -261,6 +260,7 @@ class Influence(Suite):
     text_shares: tuple[int, ...] = Field((0, 10, 30, 50, 70, 90), min_length=2, description="p for language models, in percent; 0 must be among them.")
     text_epochs: int = Field(25, ge=1, description="Passes over the data in the training of the small Llama.")
     smollm2_epochs: int = Field(6, ge=1, description="Passes over the data in the fine-tuning of smollm2-135m.")
+    smollm2_lr: float = Field(3e-4, gt=0, description="Learning rate of that fine-tuning.")
     edges: tuple[str, ...] = Field(("A_B", "B_D", "E1_F1", "A_m"), min_length=3, description="Contracts that they learn: one is forgotten, one for the choice.")
 
     @model_validator(mode="after")
@@ -318,7 +318,7 @@ class Influence(Suite):
     def _pupil(self, name: ModelName) -> Pupil:
         if name == "llama-small":
             return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.text_epochs}), SIZE)
-        return Pupil(name, Training(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine"))
+        return fine_tuned(SMOLLM2, self.smollm2_epochs, self.smollm2_lr)
 
     def derived(self, rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
         found = []

@@ -26,7 +26,7 @@ from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import InTurn, Taught, TextBaselines, TextChoice, TextContest
 from unlearned.bench._text_grids import CONTENDERS, first
-from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil
+from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil, fine_tuned
 from unlearned.engine.training import Training
 
 EDGES = (
@@ -95,10 +95,7 @@ class Pistol(Suite):
         """The model and its training."""
         if name == "llama-small":
             return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.epochs}), SIZE)
-        training = Training(
-            optimizer="adamw", lr=self.smollm2_lr, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine", max_grad_norm=1.0
-        )
-        return Pupil(name, training, source=self.smollm2)
+        return fine_tuned(self.smollm2, self.smollm2_epochs, self.smollm2_lr)
 
     def lesson(self, name: ModelName) -> Lesson:
         """What it is taught."""
@@ -118,7 +115,7 @@ class Pistol(Suite):
             contenders = [first(CONTENDERS[name][each], count) for each in methods]
             choices = [TextChoice(pupil, lesson, self.choice_edges, contender) for contender in contenders]
             found += [Taught(pupil, lesson, seed) for seed in range(seeds)]
-            found += choices
+            found += [each for each in choices if each.contender.undecided]
             for seed in range(seeds):
                 for edge in self.edges:
                     found.append(TextBaselines(pupil, lesson, seed, edge, int(seed < self.retrained if small else self.smollm2_retrain)))

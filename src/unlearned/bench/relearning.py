@@ -32,9 +32,8 @@ from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.bench._text_cells import Taught
 from unlearned.bench._text_grids import CONTENDERS, first
-from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil
+from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil, fine_tuned
 from unlearned.bench.pistol import SMALL_TRAINING
-from unlearned.engine.training import Training
 
 VARIANTS: Mapping[str, tuple[str, Setting]] = {
     "eru": ("eru", {}),
@@ -119,10 +118,7 @@ class Relearning(Suite):
         if name == "llama-small":
             size = LlamaSize(self.vocabulary, self.width, self.inner, self.blocks, 4)
             return Pupil(name, SMALL_TRAINING.model_copy(update={"epochs": self.epochs, "lr": self.lr}), size, max_new_tokens=16)
-        training = Training(
-            optimizer="adamw", lr=self.smollm2_lr, weight_decay=0.0, batch_size=8, epochs=self.smollm2_epochs, schedule="cosine", max_grad_norm=1.0
-        )
-        return Pupil(name, training, source=self.smollm2)
+        return fine_tuned(self.smollm2, self.smollm2_epochs, self.smollm2_lr)
 
     def lesson(self) -> Lesson:
         """What they are taught."""
@@ -140,7 +136,7 @@ class Relearning(Suite):
             tried = [first(contender(name, each, blocks), self.attempts) for each in self.methods]
             choices = [RelearningChoice(pupil, lesson, self.choice_edges, each, attacker, self.floor) for each in tried]
             found += [Taught(pupil, lesson, seed) for seed in range(self.seeds)]
-            found += choices
+            found += [each for each in choices if each.contender.undecided]
             for seed in range(self.seeds):
                 found.append(Resistance(pupil, lesson, seed, self.edges, attacker))
                 found += [Resistance(pupil, lesson, seed, self.edges, attacker, choice) for choice in choices]

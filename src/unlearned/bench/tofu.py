@@ -49,7 +49,7 @@ class TofuSuite(Suite):
         pupil = Pupil("llama-small", SMALL_TRAINING.model_copy(update={"epochs": self.epochs}), SIZE, max_new_tokens=80)
         choices = [TextChoice(pupil, self._lesson(), (FOR_CHOICE,), first(CONTENDERS["llama-small"][name], self.attempts)) for name in self.methods]
         found: list[Cell] = [Taught(pupil, self._lesson(), seed) for seed in range(self.seeds)]
-        found += choices
+        found += [each for each in choices if each.contender.undecided]
         for seed in range(self.seeds):
             found.append(TextBaselines(pupil, self._lesson(), seed, FORGOTTEN, self.references))
             found += [TextContest(choice, seed, FORGOTTEN, self.references) for choice in choices]
