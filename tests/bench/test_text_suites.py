@@ -124,7 +124,7 @@ def test_every_method_may_try_equally_many_settings_and_all_are_valid() -> None:
         for contender in contenders.values():
             assert len({str(contender.made(setting)) for setting in contender.grid}) == 6
             assert contender.made(contender.grid[0]).name == contender.method
-            assert [first(contender, count).grid for count in (2, 6)] == [(contender.grid[0], contender.grid[5]), contender.grid]
+            assert [first(contender, count).grid for count in (1, 2, 6)] == [contender.grid[3:4], (contender.grid[0], contender.grid[5]), contender.grid]
     assert set(CONTENDERS["llama-small"]) == set(CONTENDERS["smollm2-135m"])
 
 
@@ -172,7 +172,7 @@ def test_requests_in_turn_are_measured_beside_each_alone(place: Place, school: C
 
 def test_pistol_from_end_to_end(place: Place, loose: None) -> None:
     given: dict[str, Any] = {"models": ("llama-small",), "edges": ("A_B",), "choice_edges": ("B_D",), "taught_edges": EDGES, "methods": ("lunar", "grad-diff")}
-    suite = Pistol(seeds=1, in_turn=(), attempts=1, refusals=10, epochs=1, retrained=1, **given)
+    suite = Pistol(seeds=1, in_turn=(), attempts=2, refusals=10, epochs=1, retrained=1, **given)
     record = run_suite(suite, place)
     contest = [row for row in record.rows if row.setting == "llama-small/A_B"]
     assert {row.method for row in contest} == {"original", "retrain", "lunar", "grad-diff"}
@@ -188,6 +188,7 @@ def test_tofu_from_end_to_end(place: Place, loose: None) -> None:
     assert {row.method for row in record.rows if row.metric == "forget_quality"} == {"original", "retrain", "grad-diff"}
     assert 0 < value(record.rows, "grad-diff", "forget_quality") <= 1
     assert 0 <= value(record.rows, "grad-diff", "model_utility") < 1
+    assert not any("for the choice" in row.setting for row in record.rows)  # one setting: there was nothing to choose
 
 
 def test_a_race_times_both_solvers_on_the_same_rows(place: Place, loose: None, monkeypatch: pytest.MonkeyPatch) -> None:
