@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, model_validator
 
 from unlearned.attacks import attacks as attack_registry
 from unlearned.attacks._attack import Attack
@@ -27,6 +25,7 @@ from unlearned.influence._prune import Prune
 from unlearned.influence._score import Score
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
+from unlearned.parts import make_part, named_part
 from unlearned.problem import Problem
 from unlearned.registry import Registry
 from unlearned.repairing import RepairSpec
@@ -34,8 +33,7 @@ from unlearned.repairing import faults as repair_faults
 from unlearned.selection import Selection, SelectionSpec
 from unlearned.tasks import tasks as task_registry
 from unlearned.tasks._task import DataSource, ModelSource, Task, model_source
-
-Part = TypeVar("Part", bound=Settings)
+from unlearned.validation import fault_of
 
 
 class DataSpec(Settings):
@@ -213,17 +211,17 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
         file = RecipeFile.model_validate(data)
     except ValidationError as error:
         faults += [fault_of(detail, RecipeFile) for detail in error.errors()]
-    task = _part(task_registry, data.get("task", "image-classification"), "task", None, faults)
+    task = named_part(task_registry, data.get("task", "image-classification"), "task", None, faults)
     named = data.get("task")
     task_name = task.name if task else str(named.get("name") if isinstance(named, Mapping) else named)
     training = file.training if file else None
-    method = _part(method_registry, data.get("method"), "method", task_name, faults, training)
+    method = named_part(method_registry, data.get("method"), "method", task_name, faults, training)
     parts: dict[str, list[Any]] = {"audits": [], "attacks": []}
     registries: dict[str, Registry[Any]] = {"audits": audit_registry, "attacks": attack_registry}
     for key, registry in registries.items():
         given = data.get(key, RecipeFile.model_fields[key].default)
         if isinstance(given, Sequence) and not isinstance(given, str):
-            parts[key] = [_part(registry, entry, f"{key}.{i}", task_name, faults, skip_foreign=key not in data) for i, entry in enumerate(given)]
+            parts[key] = [named_part(registry, entry, f"{key}.{i}", task_name, faults, skip_foreign=key not in data) for i, entry in enumerate(given)]
     for key, several in parts.items():
         entries = [None if part is None else part.entry for part in several]
         twice = [i for i, entry in enumerate(entries) if entry is not None and entry in entries[:i]]
@@ -231,7 +229,7 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
         faults += [Fault(f"{key}.{i}.name", f"{entries[i]!r} is named twice.", remedy) for i in twice]
     score = None
     if file and file.prune:
-        score = _part(score_registry, file.prune.score, "prune.score", task_name, faults)
+        score = named_part(score_registry, file.prune.score, "prune.score", task_name, faults)
         faults += _prune_faults(file)
         if file.prune.of != "retain" and SKIPPED not in [part.name for part in parts["audits"] if part]:
             parts["audits"].append(audit_registry.get(SKIPPED)())
@@ -300,36 +298,11 @@ def _prune_faults(file: RecipeFile) -> list[Fault]:
     return faults
 
 
-def make_part(registry: Registry[Part], name: str, settings: Mapping[str, Any], field: str, task: str) -> Part:
-    """A method, audit or attack of that name with these settings.
-
-    Raises:
-        InputError: with everything that is wrong with name and settings.
-    """
-    faults: list[Fault] = []
-    part = _part(registry, {"name": name, **settings}, field, task, faults)
-    raise_faults(faults)
-    assert part is not None
-    return part
-
-
-def make_settings(kind: type[Part], given: Mapping[str, Any], field: str) -> Part:
-    """Settings of that kind.
-
-    Raises:
-        InputError: with everything that is wrong with them.
-    """
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        raise InputError(*(fault_of(detail, kind, field) for detail in error.errors())) from error
-
-
 def _selection(spec: SelectionSpec, task: str, faults: list[Fault]) -> Selection | None:
     """The specification with its judge, an attack or an audit; faults are added, and None is returned when there are any."""
     is_audit = spec.by.get("name") in audit_registry.names()
     registry: Registry[Any] = audit_registry if is_audit else attack_registry
-    judge = _part(registry, spec.by, "selection.by", task, faults)
+    judge = named_part(registry, spec.by, "selection.by", task, faults)
     return None if judge is None else Selection(spec, judge)
 
 
@@ -344,116 +317,6 @@ def make_selection(spec: SelectionSpec, problem: Problem, method: Method) -> Sel
     raise_faults(faults + (selection.faults(problem, method) if selection else []))
     assert selection is not None
     return selection
-
-
-def _lookup(registry: Registry[Any], name: str, field: str, faults: list[Fault]) -> type[Any] | None:
-    try:
-        return registry.get(name, field)
-    except InputError as error:
-        faults += error.faults
-        return None
-
-
-def _part(
-    registry: Registry[Part], given: Any, field: str, task: str | None, faults: list[Fault], training: Training | None = None, *, skip_foreign: bool = False
-) -> Part | None:
-    """The part that `given` names, with its settings checked; faults are added, and None is returned when there are any."""
-    if given is None:
-        return None
-    settings = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        faults.append(Fault(f"{field}.name", f"the {registry.kind} has no name.", f"Available: {', '.join(registry.names())}."))
-        return None
-    kind = _lookup(registry, name, f"{field}.name", faults)
-    if kind is None:
-        return None
-    allowed = getattr(kind, "tasks", None)
-    if allowed is not None and task not in allowed:
-        if not skip_foreign:
-            faults.append(Fault(f"{field}.name", f"{name!r} is not defined for {task}.", f"It works for {', '.join(sorted(allowed))}."))
-        return None
-    if training is not None and Training in kind.__mro__:  # retraining is described once, under `training`
-        settings = {**training.model_dump(exclude_unset=True), **settings}
-    try:
-        part: Part = kind(**settings)
-        faults += _foreign_inside(part, task, field)
-        return part
-    except ValidationError as error:
-        faults += [fault_of(detail, kind, field) for detail in error.errors()]
-    except TypeError:
-        faults.append(Fault(field, "names of settings must be text.", "Quote them, or check the indentation."))
-    return None
-
-
-def _foreign_inside(part: Settings, task: str | None, field: str) -> list[Fault]:
-    """That what a part is wrapped around is not defined for the task."""
-    allowed = getattr(part, "defined_for", None)
-    if allowed is None or task in allowed:
-        return []
-    return [Fault(f"{field}.inner", f"the method inside is not defined for {task}.", f"It works for {', '.join(sorted(allowed))}.")]
-
-
-_REMEDIES = {
-    "missing": "Add it.",
-    "int_parsing": "Give a whole number.",
-    "int_type": "Give a whole number.",
-    "int_from_float": "Give a whole number.",
-    "float_parsing": "Give a number.",
-    "float_type": "Give a number.",
-    "string_type": "Give text; quote it if it looks like a number.",
-    "bool_parsing": "Give true or false.",
-    "bool_type": "Give true or false.",
-    "tuple_type": "Give a list.",
-    "finite_number": "Give a finite number.",
-}
-
-
-def fault_of(detail: ErrorDetails, model: type[BaseModel], prefix: str = "") -> Fault:
-    """A validation error of pydantic in this package's words."""
-    path = ".".join([*([prefix] if prefix else []), *(str(part) for part in detail["loc"])]) or "recipe"
-    kind, message = detail["type"], detail["msg"]
-    if kind == "missing":
-        return Fault(path, "this field is missing.", "Add it.")
-    if kind == "extra_forbidden":
-        known = list(_model_at(model, detail["loc"][:-1]).model_fields)
-        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
-        return Fault(path, "there is no such field.", f"Did you mean {near[0]!r}?" if near else f"Fields here: {', '.join(known)}.")
-    if kind == "value_error":
-        what, told, remedy = message.removeprefix("Value error, ").rpartition("; ")  # written as: what is wrong; what to do
-        return Fault(path, f"{what}.", _sentence(remedy)) if told else Fault(path, f"{remedy}.", "Change it so.")
-    what, remedy = f"{message[:1].lower()}{message[1:]}", _REMEDIES.get(kind, "Change it so.")
-    here = _model_at(model, detail["loc"][:-1]).model_fields
-    if kind in {"model_type", "model_attributes_type", "dict_type", "mapping_type"}:  # these name classes, which say nothing to a reader
-        what, remedy = "this is no field with fields of its own", "Give fields with values."
-    elif kind == "invalid_key":
-        what, remedy = "names of fields must be text", f"Fields here: {', '.join(here)}."
-    elif kind == "string_pattern_mismatch":
-        field = here.get(str(detail["loc"][-1]))
-        what, remedy = "this is none of the values that the field takes", f"Choose: {(field and field.description) or message}"
-    return Fault(path, f"{what}{_given(path, detail)}.", remedy)
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "?", "!")) else ".")
-
-
-def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
-    for part in path:
-        field = model.model_fields.get(str(part))
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return model
-
-
-def _given(path: str, detail: ErrorDetails) -> str:
-    """The value in brackets, but never what names the forget set."""
-    return "" if path.startswith("forget") else f" (given: {_short(detail['input'])})"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _redacted(forget: ForgetSpec) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from unlearned.influence._rank import rank as rank_points
 from unlearned.influence._score import Score
 from unlearned.influence._trace import Traced
 from unlearned.influence._trace import trace as trace_points
+from unlearned.parts import make_part
 from unlearned.problem import Problem
-from unlearned.recipe import data_source, make_part
+from unlearned.recipe import data_source
 from unlearned.records import RankRecord
 from unlearned.tasks._task import Data, DataSource, Task
 

@@ -19,8 +19,8 @@ from unlearned.engine.environment import environment
 from unlearned.errors import Fault, collecting, raise_faults
 from unlearned.evidence.subject import Subject
 from unlearned.evidence.verdict import Limits, judge
+from unlearned.parts import Part, make_part
 from unlearned.problem import Problem
-from unlearned.recipe import Part, make_part
 from unlearned.records import AuditRecord, Cost, Exhibit, Finding
 from unlearned.registry import Registry
 from unlearned.tasks._task import Bundle

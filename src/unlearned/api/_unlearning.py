@@ -9,8 +9,9 @@ from torch import nn
 from unlearned.engine.engine import Engine
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
+from unlearned.parts import make_part
 from unlearned.problem import Problem
-from unlearned.recipe import make_part, make_selection
+from unlearned.recipe import make_selection
 from unlearned.records import Cost, Exhibit
 from unlearned.selection import SelectionSpec
 from unlearned.tasks._task import Bundle

@@ -71,9 +71,9 @@ def make(
     from unlearned.api import make_problem, make_subject
     from unlearned.engine.engine import Engine
     from unlearned.engine.settings import Compute
-    from unlearned.recipe import fault_of
     from unlearned.tasks import tasks
     from unlearned.tasks._task import ModelSource, model_source
+    from unlearned.validation import fault_of
 
     kind = tasks.get(task, "--task")()
     found = list(faults)

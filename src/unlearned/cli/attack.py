@@ -46,7 +46,7 @@ def attack(
     from unlearned.attacks import attacks
     from unlearned.attacks._suite import Outcome, carry_out
     from unlearned.errors import Fault, InputError, collecting, raise_faults
-    from unlearned.recipe import make_part
+    from unlearned.parts import make_part
 
     given = key_values(settings or [], "--set")
     skipped: dict[str, str] = {}

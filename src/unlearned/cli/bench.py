@@ -42,8 +42,8 @@ def bench(
     from unlearned.engine.files import require_writable, write_text
     from unlearned.engine.settings import Compute
     from unlearned.errors import Fault, collecting, raise_faults
+    from unlearned.parts import make_settings
     from unlearned.pipeline import default_cache
-    from unlearned.recipe import make_settings
     from unlearned.report import write_page
     from unlearned.report.bench import bench_tables
     from unlearned.report.html import benchmark
