@@ -9,8 +9,9 @@ by other writers without the concept (`benign`), the same turned by a quarter (`
 `retain_accuracy`, share of images from the other prompts that show what was asked for; `frechet`, distance of the features of these images from true ones,
 never to be called FID; `seconds`, processor time of unlearning. `retrain` was trained without the concept: what it learns from a fine-tuning anybody learns.
 The ablation: `resalign-direct` (β = 0: gradient ascent and distillation), `resalign-first-order` (rehearsals, but K = 1: no hypergradient),
-`resalign-one-data` (the pool's settings on one part of the data), `resalign-one-setting` (one setting on three parts). Settings of methods are fixed, not
-chosen on any result.
+`resalign-one-data` (the pool's settings on one part of the data), `resalign-one-setting` (one setting on three parts). `resalign-esd` has ESD's loss, which
+is bounded, in the place of ascent, and `resalign-esd-direct` the same without rehearsals. Settings of methods are fixed, not chosen on any result of the digit
+that is reported.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ CONTENDERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "selective-amnesia": ("selective-amnesia", _COMMON | {"lr": 5e-4, "steps": 80, "replay": 200, "fisher_timesteps": 5}),
     "meta-unlearning": ("meta-unlearning", _COMMON | {"lr": 5e-4, "steps": 80, "trajectory_steps": 10, "variant": "all", "inner_lr": 1e-3}),
     "resalign": ("resalign", _RESALIGN | {"steps": 80}),
+    "resalign-esd": ("resalign", _RESALIGN | {"steps": 80, "harm": "esd"}),
+    "resalign-esd-direct": ("resalign", _RESALIGN | {"steps": 80, "harm": "esd", "beta": 0.0}),
     "resalign-direct": ("resalign", _RESALIGN | {"steps": 80, "beta": 0.0}),
     "resalign-first-order": ("resalign", _RESALIGN | {"steps": 80, "iterations": 1}),
     "resalign-one-data": ("resalign", _RESALIGN | {"steps": 80}),
