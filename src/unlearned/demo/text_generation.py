@@ -173,7 +173,7 @@ class Text(Demo):
                 "coefficient": 1.5,
                 "shift": "last",
                 "keep": ["prompt", "answer"],
-                "retain_weight": 0.3,
+                "retain_weight": 0.45,
                 "keep_refusals": True,
             },
             "training": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.1, "batch_size": 64, "epochs": 32, "schedule": "cosine", "max_grad_norm": 1.0},
