@@ -74,7 +74,8 @@ def methods(recipe: Recipe) -> dict[str, Method]:
     lunar = recipe.method
     assert isinstance(lunar, Lunar)
     shared: dict[str, Any] = {"references": lunar.references, "candidates": lunar.candidates}
-    return {"lunar (demo)": lunar.model_copy(update={"retain_weight": 0.3}), "lunar (authors' settings)": Lunar(**shared), "margin-redirect": MarginRedirect(**shared)}
+    ours = lunar.model_copy(update={"retain_weight": 0.3})
+    return {"lunar (demo)": ours, "lunar (authors' settings)": Lunar(**shared), "margin-redirect": MarginRedirect(**shared)}
 
 
 def rows(seed: int) -> Iterator[dict[str, Any]]:
