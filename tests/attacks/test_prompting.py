@@ -16,7 +16,7 @@ from unlearned.engine.engine import Engine
 from unlearned.evidence.subject import Subject
 from unlearned.records import pick
 from unlearned.tasks._words import Words, own_tokens, replaced, with_prefix, with_words
-from unlearned.tasks.image_generation import ImageGeneration, denoiser_of
+from unlearned.tasks.image_generation import Denoiser, ImageGeneration, denoiser_of
 
 
 def ids(*texts: str, length: int = 4) -> Tensor:
@@ -128,6 +128,19 @@ def test_the_curve_of_textual_inversion_begins_with_the_model_as_it_is() -> None
     values = subject.value(subject.engine.task.knowledge, "forget", subject.unlearned.model)
     curve = pick(TextualInversion(steps=1, sampling_steps=2).measure(subject), metric="knowledge", subject="unlearned")
     assert curve[0].value == pytest.approx(float(values.mean()), rel=1e-6)
+
+
+def test_a_short_search_visits_all_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+    visited: set[int] = set()
+
+    def recorded(self: Denoiser, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        visited.update(timesteps.tolist())
+        return noised(self, latents, noise, timesteps)
+
+    noised = Denoiser.noised
+    monkeypatch.setattr(Denoiser, "noised", recorded)
+    PromptSearch(steps=4, timesteps=2, sampling_steps=2).measure(subject_without_three())
+    assert visited == {25, 75}
 
 
 def test_what_cannot_be_searched_is_said() -> None:

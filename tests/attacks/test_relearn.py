@@ -14,6 +14,7 @@ from tests.models import bundle_of, images, layer_of, problem_of
 from unlearned.api import make_problem
 from unlearned.attacks.relearn import Relearn
 from unlearned.data.samples import union
+from unlearned.engine.adapters import Lora
 from unlearned.engine.bank import Kept
 from unlearned.engine.batches import batch_positions
 from unlearned.engine.engine import Engine
@@ -162,3 +163,12 @@ def test_without_other_classes_there_are_no_other_data() -> None:
     [finding] = Relearn(data="other").measure(Subject(problem, bundle_of("linear", 1), [], Engine(problem.task)))
     assert finding.value is None
     assert "every class of the test set" in (finding.reason or "")
+
+
+def test_adapters_go_beside_everything_in_a_unet_without_attention() -> None:
+    problem = problem_of("unet")
+    unlearned = problem.original.with_model(copy.deepcopy(problem.original.model))
+    subject = Subject(problem, unlearned, [], Engine(problem.task))
+    curve = pick(Relearn(steps=1, lora=Lora(rank=1)).measure(subject), metric="knowledge", subject="unlearned")
+    assert [f.budget for f in curve] == [0, 1]
+    assert all(f.value is not None for f in curve)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -195,9 +196,28 @@ def test_mixed_precision_trains_in_float32_weights(monkeypatch: pytest.MonkeyPat
     finally:
         AcceleratorState._reset_state(True)
     assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert not {"forward", "_original_forward"} & set(half.__dict__)  # what is measured later is not rounded
     assert not same_bits(bits(full), bits(half))
     for name, tensor in full.state_dict().items():
         torch.testing.assert_close(half.state_dict()[name], tensor, rtol=0.05, atol=0.02)
+
+
+def test_what_is_measured_in_the_middle_of_a_training_in_mixed_precision_is_not_rounded() -> None:
+    from accelerate.state import AcceleratorState
+
+    problem = problem_of("plain")
+    AcceleratorState._reset_state(True)
+    try:
+        engine = Engine(problem.task, Compute(precision="bf16", device="cpu"))
+        model = copy.deepcopy(problem.original.model)
+        before = engine.evaluate(model, problem.test, problem.task.outputs)
+        wrapped, _, _ = engine.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        rounded = model.forward
+        during = engine.evaluate(wrapped, problem.test, problem.task.outputs)
+        assert wrapped.forward is rounded
+    finally:
+        AcceleratorState._reset_state(True)
+    assert torch.equal(before, during)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e9])

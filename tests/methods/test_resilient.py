@@ -14,6 +14,7 @@ from unlearned.engine.adapters import Lora, with_adapter
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import FineTuning, read_pool, shipped_pools
 from unlearned.engine.hypergradient import Proximal
+from unlearned.engine.randomness import seeded
 from unlearned.engine.rehearsal import Rehearsal
 from unlearned.errors import InputError
 from unlearned.methods._resilience import linear_form, scheduled
@@ -22,6 +23,7 @@ from unlearned.methods.npo import NPO
 from unlearned.methods.resilient import Resilient
 from unlearned.problem import Problem
 from unlearned.recipe import parse_recipe
+from unlearned.tasks.image_generation import ImageGeneration
 
 GA: dict[str, Any] = {"name": "gradient-ascent", "epochs": 1, "batch_size": 6, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
 WHOLE: dict[str, Any] = {"id": "whole", "lr": 0.5, "steps": 2, "batch_size": 18}
@@ -137,6 +139,49 @@ def test_through_a_fine_tuning_that_goes_nowhere_it_is_the_plain_gradient(subjec
     for gradient, right in zip(found.gradient, expected, strict=True):
         torch.testing.assert_close(gradient, 0.5 * right, rtol=1e-4, atol=1e-7)
     assert not found.solution.given_up
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_rehearsed_diffusion_model_draws_what_the_live_one_draws(kind: str) -> None:
+    """With an autoencoder and adapters in training: the same latents, timesteps and noise after the same seed."""
+    problem = problem_of("stable")
+    engine = Engine(problem.task)
+    model: nn.Module = with_adapter(problem.original.model, Lora(rank=2), r"attn2\.to_q")
+    rehearsal = Rehearsal(engine, model, problem.original.model, (FineTuning(id="one", kind=kind, lr=0.1),), problem.retain, problem.forget)
+    batch, task = next(engine.batches(problem.forget)), engine.task
+    assert isinstance(task, ImageGeneration)
+    drawn = []
+    [stage] = rehearsal._stages.values()
+    stage.begin(model)
+    for asked in (model.train(), stage.model):
+        with seeded(3):
+            drawn.append(task.noised(asked, batch))
+    assert torch.equal(drawn[0].noisy, drawn[1].noisy)
+    assert torch.equal(drawn[0].timesteps, drawn[1].timesteps)
+
+
+def test_dropout_by_the_mode_of_the_whole_is_off_in_rehearsals() -> None:
+    class Dropping(Doubled):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.nn.functional.dropout(super().forward(images), training=self.training)
+
+    problem = problem_of("linear", model=made(Dropping))
+    rehearsal = Rehearsal(Engine(problem.task), problem.original.model, problem.original.model, (FineTuning(id="one", lr=0.1),), problem.retain, problem.forget)
+    [stage] = rehearsal._stages.values()
+    stage.begin(problem.original.model)
+    batch = next(Engine(problem.task).batches(problem.forget))
+    assert torch.equal(problem.task.outputs(stage.model, batch), problem.task.outputs(stage.model, batch))
+
+
+def test_patterns_of_a_pool_are_of_plain_names_also_within_adapters() -> None:
+    problem = problem_of("gpt2")
+    model = with_adapter(problem.original.model, Lora(rank=2), ".*")
+    [name, *_] = [name for name, _ in problem.original.model.named_parameters() if name.endswith("c_attn.weight")]
+    tuning = FineTuning(id="one", kind="lora", lr=0.1, parameters=f"^{name}$")
+    rehearsal = Rehearsal(Engine(problem.task), model, problem.original.model, (tuning,), problem.retain, problem.forget)
+    [stage] = rehearsal._stages.values()
+    stage.begin(model)
+    assert len(stage.tuned) == 2  # both factors
 
 
 def test_adapters_get_the_exact_gradient_through_full_fine_tuning(doubled: Problem) -> None:

@@ -23,7 +23,6 @@ comes back at least twice as fast as in models that never knew, under the same a
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +37,7 @@ from unlearned.attacks._regrown import Divided, Regrowth, concepts_of, divide
 from unlearned.attacks._regrown_classes import RegrownClasses
 from unlearned.attacks._regrown_images import RegrownImages, generated
 from unlearned.attacks._regrown_texts import RegrownTexts
-from unlearned.attacks.relearn import ATTENTION, usual_lr
+from unlearned.attacks.relearn import attention_of, usual_lr
 from unlearned.data.samples import Samples
 from unlearned.engine.adapters import Lora
 from unlearned.engine.engine import frozen
@@ -52,6 +51,7 @@ from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding
+from unlearned.settings import Pattern
 from unlearned.tasks._task import DataSource
 from unlearned.tasks.image_generation import Blended, ImageGeneration, denoiser_of
 from unlearned.tasks.text_generation import TextGeneration
@@ -88,7 +88,7 @@ class Memora(Attack):
     iterations: int = Field(20, ge=0, description="Classifiers: steps in which an image is moved to its features; 0: pixels alone.")
     pixel_lr: float = Field(0.02, gt=0, description="Classifiers: learning rate of that, in shares of the range of pixels.")
     lora: Lora | None = Field(Lora(rank=4, alpha=4, start="gaussian"), description="The adapter; None: train the weights themselves.")
-    parameters: str = Field("", description="Regular expression for what is trained; empty: the attention of a UNet, with other models everything.")
+    parameters: Pattern = Field("", description="Regular expression for what is trained; empty: the attention of a UNet, with other models everything.")
     steps: int = Field(
         500, ge=1, le=1_000_000, description="Optimiser steps that the attacker takes; knowledge is measured after 0, 10, 25, 50, 100, 200, 500."
     )
@@ -124,10 +124,6 @@ class Memora(Attack):
             faults += self._source_faults(problem, self.source)
         if self.save is not None and Path(self.save).exists():
             faults.append(Fault("save", f"{self.save!r} is there already.", "Name a new directory."))
-        try:
-            re.compile(self.parameters)
-        except re.error as error:
-            faults.append(Fault("parameters", f"{self.parameters!r} is not a regular expression ({error}).", "Give one that matches parameter names."))
         return faults
 
     def _source_faults(self, problem: Problem, source: DataSource) -> list[Fault]:
@@ -209,7 +205,7 @@ class Memora(Attack):
             weight_decay=self.weight_decay,
             schedule=self.schedule,
             max_grad_norm=self.max_grad_norm,
-            parameters=self.parameters or (ATTENTION if isinstance(subject.engine.task, ImageGeneration) and self._attends(model) else ".*"),
+            parameters=self.parameters or (attention_of(model) if isinstance(subject.engine.task, ImageGeneration) else ".*"),
         )
         made = relearnt(subject.engine, model, regrown, how, self.steps, title=self.name, watch=watch, fashion=Fashion(self.lora))
         return made, points
@@ -236,10 +232,6 @@ class Memora(Attack):
         if self.lr is not None:
             return self.lr
         return 1e-4 if getattr(model, "vae", None) is not None else usual_lr(self.optimizer, sum(parameter.numel() for parameter in model.parameters()))
-
-    @staticmethod
-    def _attends(model: nn.Module) -> bool:
-        return any(re.search(ATTENTION, name) for name, _ in model.named_parameters())
 
     def _tokens(self, problem: Problem, prompt: str) -> Tensor:
         assert isinstance(problem.task, ImageGeneration)

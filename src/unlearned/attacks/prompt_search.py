@@ -6,8 +6,9 @@ Formula: N words δ before the prompt p that minimise ‖ε − ε_θ(x_t, t, (�
 a token is drawn from it and its gradient goes straight through; after each step the row is projected back (Euclidean). P4D: ε_original(x_t, t, p) for ε.
 Defaults of the authors: 3 words; Adam, 0.01, weight decay 0.1; timesteps 10, 30, ..., 990 of 1000 one after the other, 40 iterations each (here shares of the
 schedule, so that models of any number of timesteps can be attacked); images are drawn with the likeliest tokens.
-Deviations: a curve over all steps for the whole forget set, where they stop at the first success for each prompt; one search for each class on one reference
-in the place of one for each prompt. Rows start as random points of the simplex. Where the text encoder reads no more words, δ takes the place of the first.
+Deviations: a curve over all steps, where they stop at the first success; one search for the whole forget set, on two references of each class, in the place of
+one for each prompt on one. In fewer steps than a sweep over the timesteps takes (2,000), iterations are fewer, so that all timesteps are visited. Rows start as
+random points of the simplex. Where the text encoder reads no more words, δ takes the place of the first.
 `space: embeddings` searches vectors in the place of tokens: more than anybody could type, and the upper end of what prompts can do.
 Findings: as of `memora`: `knowledge`, `retention`, `recovery`, `half_recovery_steps`, `recovery_area` and the label, with the steps as budget.
 """
@@ -64,7 +65,7 @@ class PromptSearch(Prompting):
     count: int = Field(3, ge=1, le=64, description="Words in front of the prompt.")
     space: Literal["tokens", "embeddings"] = Field("tokens", description="tokens: words of the vocabulary. embeddings: any vectors.")
     target: Literal["noise", "original"] = Field("noise", description="What the prediction shall be: the true noise, or what the original says to the prompt.")
-    iterations: int = Field(40, ge=1, description="Steps at one timestep, before the next one.")
+    iterations: int = Field(40, ge=1, description="Steps at one timestep, before the next one; fewer where `steps` do not suffice for all timesteps.")
     timesteps: int = Field(50, ge=1, le=1000, description="Timesteps that are visited, evenly over the schedule, one after the other and again.")
     lr: float = Optimisation.field("lr", 0.01)
     weight_decay: float = Optimisation.field("weight_decay", 0.1)
@@ -98,13 +99,14 @@ class PromptSearch(Prompting):
 
     def plan(self, subject: Subject, model: Denoiser) -> Plan:
         task, now = subject.engine.task, {"position": 0.0}
+        stay = max(1, min(self.iterations, self.steps // self.timesteps))
         assert isinstance(task, ImageGeneration)
         original = frozen(subject.problem.original.model).to(subject.engine.device) if self.target == "original" else None
         del model
 
         def visit(reading: nn.Module, known: Batch, retain: Batch, step: Step) -> None:
             del reading, known, retain
-            now["position"] = (step.done // self.iterations % self.timesteps + 0.5) / self.timesteps
+            now["position"] = (step.done // stay % self.timesteps + 0.5) / self.timesteps
 
         def loss(reading: nn.Module, known: Batch, retain: Batch) -> Tensor:
             del retain

@@ -20,6 +20,7 @@ Findings: `knowledge` with the number of optimiser steps as the budget, for the 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -41,6 +42,7 @@ from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding
+from unlearned.settings import Pattern
 from unlearned.tasks._stray_texts import benign, nearest, without_order
 from unlearned.tasks._task import DataSource
 from unlearned.tasks.image_generation import ImageGeneration
@@ -53,6 +55,11 @@ MADE_UP = 200
 _GRID = (0, 1, 2, 5)
 ATTENTION = r"^unet\..*attn[12]\.to_(q|k|v|out\.0)\.weight$"
 """Where adapters go in a UNet."""
+
+
+def attention_of(model: nn.Module) -> str:
+    """A pattern for the attention of a UNet; for everything in a model that has none."""
+    return ATTENTION if any(re.search(ATTENTION, name) for name, _ in model.named_parameters()) else ".*"
 
 
 def usual_lr(optimizer: str, parameters: int) -> float:
@@ -101,7 +108,7 @@ class Relearn(Attack):
     weight_decay: float = Optimisation.field("weight_decay", 0.0)
     max_grad_norm: float | None = Optimisation.field("max_grad_norm", None)
     lora: Lora | None = Field(None, description="Train low-rank adapters in the place of the weights.")
-    parameters: str = Field("", description="Regular expression for what is trained; empty: all, or with lora on a diffusion model its attention.")
+    parameters: Pattern = Field("", description="Regular expression for what is trained; empty: all, or with lora on a diffusion model its attention.")
     prior_weight: float = Field(0.0, ge=0, description="Weight of the loss on retained samples in each step.")
     prompt: str | None = Field(None, description="Diffusion models with prompts: one prompt for all training data.")
     pictures: int = Field(0, ge=0, le=64, description="Diffusion models: generated images of the forget set after the attack that the report shows.")
@@ -247,14 +254,13 @@ class Relearn(Attack):
 
         optimizer = self.optimizer or ("adamw" if isinstance(subject.engine.task, TextGeneration) else "sgd")
         lr = self.lr or usual_lr(optimizer, sum(parameter.numel() for parameter in model.parameters()))
-        attention = ATTENTION if self.lora is not None and isinstance(subject.engine.task, ImageGeneration) else ".*"
         how = Optimisation(
             optimizer=optimizer,
             lr=lr,
             batch_size=self.batch_size,
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
-            parameters=self.parameters or attention,
+            parameters=self.parameters or (attention_of(model) if self.lora is not None and isinstance(subject.engine.task, ImageGeneration) else ".*"),
         )
         fashion = Fashion(self.lora, subject.problem.retain if self.prior_weight else None, self.prior_weight)
         known = self._prompted(subject.problem, material.known)

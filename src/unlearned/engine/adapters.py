@@ -43,11 +43,10 @@ def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
     """
     from peft import LoraConfig, get_peft_model
 
-    wanted = re.compile(pattern)
     kinds: tuple[type[Any], ...] = (nn.Linear, nn.Conv2d, *_transposed_linear())
     vocabulary = getattr(model, "get_output_embeddings", lambda: None)()  # often tied to the embedding of the input, which an adapter would untie
     layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds) and layer is not vocabulary)
-    names = [name for name, layer in layers if wanted.search(f"{name}.weight") and layer.weight.requires_grad]
+    names = [name for name, layer in layers if re.search(pattern, f"{name}.weight") and layer.weight.requires_grad]
     if not names:
         what = f"no linear layer or convolution has a trainable weight that matches {pattern!r}, so there is none to put an adapter beside."
         raise InputError(Fault("method.parameters", what, "Give a pattern that matches some, or leave out lora."))
@@ -81,6 +80,11 @@ def updates(model: nn.Module) -> dict[str, Tensor]:
     inner: Any = getattr(model, "module", model)
     layers = [(name, layer) for name, layer in inner.get_base_model().named_modules() if hasattr(layer, "get_delta_weight")]
     return {f"{name}.weight": layer.get_delta_weight(layer.active_adapters[0]) for name, layer in layers}
+
+
+def plain_name(name: str) -> str:
+    """Of an adapter's factor, or of a weight beside one: the weight's name in the plain model."""
+    return re.sub(r"\.(lora_[AB]\.\w+|base_layer)(?=\.)", "", name.removeprefix("base_model.model."))
 
 
 def is_adapted(model: nn.Module) -> bool:

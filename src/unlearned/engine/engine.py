@@ -102,9 +102,11 @@ class Engine:
         wrapped, wrapped_optimizer = self.accelerator.prepare(model, optimizer)
         return wrapped, wrapped_optimizer, self.accelerator.backward
 
-    def release(self) -> None:
-        """Let go of what `prepare` wrapped."""
+    def release(self, model: nn.Module) -> None:
+        """Let go of what `prepare` wrapped; the model computes in the precision of its weights again."""
         if not self.plain:
+            self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+            model.__dict__.pop("forward", None)  # what is left there is the class's own, bound
             self.accelerator.free_memory()
 
     def to_device(self, batch: Batch) -> Batch:
@@ -172,12 +174,18 @@ class Engine:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode; each layer's own mode is put back afterwards."""
+    """Eval mode and the precision of the weights, also in the middle of a training in mixed precision; what was before is put back afterwards."""
     modes = [(layer, layer.training) for layer in model.modules()]
+    inner = getattr(model, "module", model)
+    mixed = inner.__dict__.get("forward") if "_original_forward" in inner.__dict__ else None  # where accelerate keeps what it wraps
     model.eval()
+    if mixed is not None:
+        inner.forward = inner._original_forward
     try:
         yield
     finally:
+        if mixed is not None:
+            inner.forward = mixed
         for layer, mode in modes:
             layer.training = mode
 

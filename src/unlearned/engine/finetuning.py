@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from unlearned.engine.settings import Optimisation, Settings
+from unlearned.settings import Pattern
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -28,7 +29,7 @@ class FineTuning(Settings):
     steps: int = Field(5, ge=1, le=100_000, description="Optimiser steps.")
     batch_size: int = Optimisation.field("batch_size", 1)
     rank: int = Field(4, ge=1, le=100_000, description="Rank of the adapters, with kind lora.")
-    parameters: str = Field(".*", description="Regular expression for the names of the weights that are trained, or get adapters.")
+    parameters: Pattern = Field(".*", description="Regular expression for the names of the weights that are trained, or get adapters.")
     where: str | None = Field(None, description="Filter for the retained data it trains on, such as label == 3; None: all.")
     share: float = Field(1.0, gt=0, le=1, description="Share of these data, in a random order that all fine-tunings have in common, ...")
     start: float = Field(0.0, ge=0, lt=1, description="... and where in that order the share begins: parts that do not overlap are different data.")

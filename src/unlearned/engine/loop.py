@@ -197,7 +197,7 @@ def _fit(  # one loop, read from top to bottom
             _guard_weights(trained, limit, step, title)
     best.put_back()
     engine.track_end()
-    engine.release()
+    engine.release(model)
     return model.to("cpu").eval()
 
 
@@ -211,13 +211,7 @@ class only:  # noqa: N801  # reads as a word where it is used
     def __init__(self, model: nn.Module, pattern: str) -> None:
         self._before = {name: p.requires_grad for name, p in model.named_parameters()}
         self._model = model
-        try:
-            wanted = re.compile(pattern)
-        except re.error as error:
-            raise InputError(
-                Fault("method.parameters", f"{pattern!r} is not a regular expression ({error}).", "Give one that matches parameter names, or leave it out.")
-            ) from error
-        self._chosen = {name for name, trained in self._before.items() if trained and wanted.search(name)}
+        self._chosen = {name for name, trained in self._before.items() if trained and re.search(pattern, name)}
         if not self._chosen:
             some = ", ".join(list(self._before)[:3])
             raise InputError(Fault("method.parameters", f"no trainable parameter matches {pattern!r}.", f"Parameters are called {some}, ..."))

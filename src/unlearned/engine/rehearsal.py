@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearned.data.filters import select
 from unlearned.data.samples import Samples, union
-from unlearned.engine.adapters import Lora, is_adapted, updates, with_adapter
+from unlearned.engine.adapters import Lora, is_adapted, plain_name, updates, with_adapter
 from unlearned.engine.batches import cycled, load
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import FineTuning, Pool
@@ -167,9 +167,9 @@ class _Stage(ABC):
         return gradient
 
     def _quiet(self) -> None:
-        """No dropout, no batch statistics; but what draws noise by the mode of the whole still does."""
-        self.model.eval()
-        self.model.training = True
+        """No dropout, no batch statistics; but what draws noise when it is trained still does, also within adapters."""
+        for module in self.model.modules():
+            module.training = bool(getattr(module, "draws_in_training", False))
 
 
 class _Same(_Stage):
@@ -242,7 +242,7 @@ class _Merged(_Stage):
 
 
 def _matching(named: Mapping[str, nn.Parameter], pattern: str) -> list[str]:
-    names = [name for name in named if re.search(pattern, name)]
+    names = [name for name in named if re.search(pattern, plain_name(name))]
     what = f"no trainable parameter matches {pattern!r}, which a fine-tuning of the pool is to train."
     raise_faults([] if names else [Fault("method.pool", what, f"Parameters are called {', '.join(list(named)[:3])}, ...")])
     return names

@@ -65,12 +65,9 @@ def trained_names(model: nn.Module, pattern: str, field: str) -> list[str]:
     """Names of the parameters that require gradients and match a regular expression.
 
     Raises:
-        InputError: if none matches, or it is none; `field` is named in the message.
+        InputError: if none matches; `field` is named in the message.
     """
-    try:
-        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and re.search(pattern, name)]
-    except re.error as error:
-        raise InputError(Fault(field, f"{pattern!r} is not a regular expression ({error}).", "Give one that matches parameter names.")) from error
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and re.search(pattern, name)]
     if not names:
         some = ", ".join(name for name, _ in list(model.named_parameters())[:3])
         raise InputError(Fault(field, f"no trainable parameter matches {pattern!r}.", f"Parameters are called {some}, ..."))

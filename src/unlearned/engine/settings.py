@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unlearned.settings import Settings
+from unlearned.settings import Pattern, Settings
 
 __all__ = ["Compute", "Optimisation", "Settings"]
 
@@ -35,4 +35,4 @@ class Optimisation(Settings):
     epochs: int = Field(10, ge=1, le=100_000, description="Passes over the data.")
     schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the training; cosine falls to 0.")
     max_grad_norm: float | None = Field(None, gt=0, description="Gradients are scaled down to this norm; None: never.")
-    parameters: str = Field(".*", description="Regular expression for the names of the parameters that may change, matched anywhere in the name.")
+    parameters: Pattern = Field(".*", description="Regular expression for the names of the parameters that may change, matched anywhere in the name.")

@@ -23,6 +23,7 @@ from unlearned.engine.sample_gradients import over_pieces, trained_names
 from unlearned.influence import scores
 from unlearned.influence._last_layer import gradient_norms, seen
 from unlearned.influence._score import Grounds, Score, Values
+from unlearned.settings import Pattern
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class GradientNorm(Score):
 
     name: ClassVar[str] = "gradient-norm"
     layer: Literal["auto", "last", "all"] = Field("auto", description="Of the last layer, of all parameters, or auto: of the last layer of a classifier.")
-    parameters: str = Field(".*", description="With layer all: a regular expression for the names of the parameters that count.")
+    parameters: Pattern = Field(".*", description="With layer all: a regular expression for the names of the parameters that count.")
 
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         model = grounds.original.model

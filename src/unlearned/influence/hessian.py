@@ -37,6 +37,7 @@ from unlearned.influence import scores
 from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
 from unlearned.influence._last_layer import curvature, gradients, left_out, seen
 from unlearned.influence._score import Effects, Grounds, Score, Values
+from unlearned.settings import Pattern
 from unlearned.tasks._heads import head_of
 
 Of = Literal["self", "parameters", "prediction", "signed"]
@@ -192,7 +193,7 @@ class Hessian(Score):
     curvature: Literal["last-layer", "cg", "lissa", "ekfac"] = Field("last-layer", description="Of which weights, and how it is solved with.")
     damping: float | None = Field(None, gt=0, description="λ; None: a tenth of the mean eigenvalue of G.")
     leverage: bool = Field(False, description="Take the point's own curvature out of H; last layer only.")
-    parameters: str = Field(".*", description="For cg, lissa and ekfac: a regular expression for the names of the parameters that count.")
+    parameters: Pattern = Field(".*", description="For cg, lissa and ekfac: a regular expression for the names of the parameters that count.")
     curvature_samples: int = Field(2000, ge=1, description="Points that the curvature of cg, lissa and ekfac is taken over, chosen by the seed.")
     most_queries: int = Field(32, ge=1, description="Queries that count, chosen by the seed.")
     tolerance: float = Field(1e-4, gt=0, lt=1, description="cg: relative residual at which a solution is good enough.")

@@ -38,6 +38,7 @@ from unlearned.influence import scores
 from unlearned.influence._projection import Rademacher
 from unlearned.influence._score import Grounds, Score, Values, needs_training
 from unlearned.influence._store import Store
+from unlearned.settings import Pattern
 
 
 def adam_direction(gradients: Tensor, first: Tensor, second: Tensor, epsilon: float, betas: tuple[float, float] = BETAS) -> Tensor:
@@ -101,7 +102,7 @@ class Less(Score):
     epsilon: float = Field(1e-8, ge=0, description="ε of Adam, inside the root.")
     share: float = Field(1.0, gt=0, le=1, description="Part of the points, chosen by the seed, that the training goes over.")
     lora: Lora | None = Field(None, description="Train low-rank adapters, and look at their gradients alone.")
-    parameters: str = Field(".*", description="A regular expression for the names of the parameters whose gradients count.")
+    parameters: Pattern = Field(".*", description="A regular expression for the names of the parameters whose gradients count.")
     subtask: str | None = Field(None, description="A column of the queries that says which subtask each belongs to.")
 
     @property

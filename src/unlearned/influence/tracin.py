@@ -23,6 +23,7 @@ from unlearned.errors import Fault
 from unlearned.influence import scores
 from unlearned.influence._score import Grounds, Score, Values, needs_training
 from unlearned.influence.less import trajectory_of
+from unlearned.settings import Pattern
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class TracIn(Score):
     name: ClassVar[str] = "tracin"
     signed: ClassVar[bool] = True
     checkpoints: int = Field(4, ge=1, le=1000, description="States of the training that are looked at, in equal steps; the last is its end.")
-    parameters: str = Field(".*", description="A regular expression for the names of the parameters whose gradients count.")
+    parameters: Pattern = Field(".*", description="A regular expression for the names of the parameters whose gradients count.")
 
     @property
     def asks(self) -> bool:

@@ -18,6 +18,7 @@ from unlearned.engine.settings import Optimisation
 from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
+from unlearned.settings import Pattern
 from unlearned.tasks.image_generation import ImageGeneration, Noised, denoiser_of
 
 PARTS = {
@@ -41,7 +42,7 @@ class DiffusionMethod(ObjectiveMethod):
     optimizer: Literal["sgd", "adam", "adamw"] = Optimisation.field("optimizer", "adam")
     weight_decay: float = Optimisation.field("weight_decay", 0.0)
     steps: int | None = Field(1000, ge=1, le=10_000_000, description="Optimiser steps; None: as many as `epochs` passes over the forget set take.")
-    parameters: str = Field("", description="Regular expression for the names of the parameters that may change; empty: the part that the method is about.")
+    parameters: Pattern = Field("", description="Regular expression for the names of the parameters that may change; empty: the part that the method is about.")
 
     def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
         """A model that no concept can be asked for, or without weights of the kind that is trained."""

@@ -94,7 +94,8 @@ class Resilience(Proximal):
     rehearsals: int = Field(3, ge=1, description="How many fine-tunings of the pool are rehearsed at each step, drawn without replacement; at most all.")
     norm_limit: float | None = Field(None, gt=0, description="A gradient with a larger norm is damped like one that diverges; None: any is taken.")
     noise: Literal["shared", "independent"] = Field(
-        "shared", description="Whether a loss that draws noise draws the same now and after fine-tuning; independent: as the authors' code."
+        "shared",
+        description="Whether a loss that draws noise draws the same now and after fine-tuning; independent: all of it anew (the authors' code: ε alone).",
     )
 
     @property

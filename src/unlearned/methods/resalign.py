@@ -10,8 +10,10 @@ decay 0.01; β 0.8; α 1.6 for the first half, then towards 2.0 along a sigmoid;
 beside a retain batch of 4; gradients with a norm above 0.2 are damped, at most five times, then only the direct gradient is followed.
 Deviations: each fine-tuning of the pool has data of its own, begins at θ, and has a fresh optimiser; in the code three share a name and with it their data, and
 Adam keeps its moments. Full fine-tuning is differentiated in the merged weights and carried back to the factors by the chain rule; the code projects the
-fine-tuned weights on rank 4 first. The same noise at θ and at w_j (`noise`: independent, as the code). A retry uses the same batch. What divergence is, see
-`guard`. The factor 0.3 on the gradient, which AdamW undoes, is left out.
+fine-tuned weights on rank 4 first. The same noise at θ and at w_j (in the code the same latents and timesteps, and ε anew; `noise: independent` draws
+all of it anew). A retry uses the same batch. What divergence is, see
+`guard`. The factor 0.3 on the gradient, which AdamW undoes, is left out. What `harm: esd` leads away from is the empty prompt; the code has a setting for it.
+The fine-tuning with four images and a prior (DreamBooth) keeps the prompts of its samples, where the code has one fixed prompt.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.methods._resilience import Course, Resilience, asked_of, distance_from_original, predicted
 from unlearned.problem import Problem
+from unlearned.settings import Pattern
 from unlearned.tasks._task import Batch
 from unlearned.tasks.image_generation import ImageGeneration, empty_condition
 
@@ -57,7 +60,7 @@ class ResAlign(ObjectiveMethod, Resilience):
     batch_size: int = Optimisation.field("batch_size", 4)
     forget_batch_size: int = Field(1, ge=1, description="Forget samples per step; `batch_size` is that of the retain set.")
     steps: int | None = Field(160, ge=1, le=10_000_000, description="Optimiser steps; None: as many as `epochs` passes over the forget set take.")
-    parameters: str = Optimisation.field("parameters", ATTENTION)
+    parameters: Pattern = Optimisation.field("parameters", ATTENTION)
     lora: Lora | None = Field(Lora(rank=4, alpha=4, start="small"), description="Adapters that are trained; None: the weights themselves.")
     harm: Literal["ascent", "esd"] = Field("ascent", description="L: the negated denoising loss, or the distance from what ESD teaches.")
     eta: float = Field(1.0, ge=0, description="η: how far ESD's target leads away from the concept.")

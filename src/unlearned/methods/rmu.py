@@ -24,6 +24,7 @@ from unlearned.methods import methods
 from unlearned.methods._forget_retain import ForgetRetain
 from unlearned.methods._method import Measure
 from unlearned.problem import Problem
+from unlearned.settings import Pattern
 from unlearned.tasks._decoders import blocks_of, down_path, hidden_states
 from unlearned.tasks._task import Batch
 from unlearned.tasks.text_generation import answer_mask
@@ -54,7 +55,7 @@ class RMU(ForgetRetain):
     name: ClassVar[str] = "rmu"
     layer: int = Field(7, ge=0, description="Block l, from 0, behind which hidden states are steered.")
     coefficient: float = Field(2.0, ge=0, description="c: length of the vector that they are steered to.")
-    parameters: str = Field("", description="Regular expression for the parameters that may change; empty: down-projections of blocks l − 2 to l.")
+    parameters: Pattern = Field("", description="Regular expression for the parameters that may change; empty: down-projections of blocks l − 2 to l.")
 
     def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
         del engine

@@ -26,6 +26,7 @@ from unlearned.engine.settings import Optimisation
 from unlearned.methods import methods
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
+from unlearned.settings import Pattern
 
 
 def dampen(weights: Tensor, importance: Tensor, forget_importance: Tensor, alpha: float, dampening: float) -> Tensor:
@@ -58,7 +59,7 @@ class SSD(Method):
     )
     dampening: float = Field(1, gt=0, description="λ: how weakly selected weights are dampened.")
     batch_size: int = Field(256, ge=1, description="Samples whose gradients are averaged before squaring.")
-    parameters: str = Optimisation.field("parameters", ".*")
+    parameters: Pattern = Optimisation.field("parameters", ".*")
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
         model = copy.deepcopy(problem.original.model).eval()

@@ -33,6 +33,7 @@ from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods import methods
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
+from unlearned.settings import Pattern
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -105,7 +106,7 @@ class SVD(Method):
     retain_samples: int = Field(900, ge=1, description="Retain samples whose activations are looked at, as many of each class.")
     forget_samples: int = Field(900, ge=1, description="Forget samples whose activations are looked at.")
     batch_size: int = Field(64, ge=1, description="Samples per forward pass. Changes no result beyond rounding.")
-    parameters: str = Optimisation.field("parameters", ".*")
+    parameters: Pattern = Optimisation.field("parameters", ".*")
 
     def faults(self, problem: Problem, engine: Engine) -> list[Fault]:  # noqa: ARG002
         """A pattern that chooses no weight of a layer of these kinds."""

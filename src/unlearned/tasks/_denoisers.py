@@ -37,6 +37,8 @@ class Denoiser(nn.Module):
     alphas_cumprod: Tensor
     empty: Tensor | None
     supports_gradient_checkpointing = True
+    draws_in_training = True
+    """In train mode latents are drawn, and timesteps are not those of a measurement. There is no dropout of its own."""
 
     def __init__(
         self, unet: nn.Module, scheduler: Any, text_encoders: Sequence[nn.Module] = (), vae: nn.Module | None = None, empty: Tensor | None = None

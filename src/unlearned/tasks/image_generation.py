@@ -303,7 +303,7 @@ class ImageGeneration(Task):
         return self.knowledge(model, batch) if self.judge is None else seen(self.judged(self.images(model, batch)), batch["labels"])
 
     def _predictions(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        found = [self.noised(model, batch, at) for at in ((None,) if model.training else _EVALUATED_AT)]
+        found = [self.noised(model, batch, at) for at in ((None,) if denoiser_of(model).training else _EVALUATED_AT)]
         return [(model(n.noisy, n.timesteps, n.condition), n.target) for n in found]
 
 
