@@ -38,6 +38,21 @@ def linear_network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
+class Elsewhere(nn.Module):
+    """Rests on a device that is not the engine's: it takes batches that are there alone, as a model on a GPU does. Its last layer can be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.empty(1, device="meta"))
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        if pixel_values.device != self.place.device:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        logits: Tensor = self.head(torch.zeros(len(pixel_values), 64))
+        return logits
+
+
 def resnet() -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 

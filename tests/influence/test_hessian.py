@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from tests.influence.small import Small, convolution, dense_gauss_newton, dense_gradients, flat, perceptron, small, softmax_regression
 from unlearned.errors import DivergedError, InputError
 from unlearned.influence import _kronecker as kronecker
+from unlearned.influence import hessian
 from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
 from unlearned.influence._score import Grounds
 from unlearned.influence.hessian import Hessian, Of
@@ -80,6 +83,26 @@ def test_every_solver_gives_the_dense_scores(of: Of) -> None:
     if of in {"prediction", "signed"}:
         by_lissa = Hessian(of=of, curvature="lissa", damping=0.5, iterations=60).rate(case.grounds, case.engine).values
         assert torch.allclose(by_lissa, dense(case, of, 0.5, query_gradients(case)), rtol=1e-4)
+
+
+def test_probes_are_drawn_where_the_model_has_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def moved(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+        del device
+        yield model.to("meta")
+
+    def probed(*_: Any, like: Tensor) -> float:
+        seen.append(like.device.type)
+        raise DivergedError("probed")
+
+    case = small.__wrapped__(perceptron)  # not the kept one: its weights are lost on `meta`
+    monkeypatch.setattr(hessian, "on_device", moved)
+    monkeypatch.setattr(hessian, "mean_eigenvalue", probed)
+    with pytest.raises(DivergedError, match="probed"):
+        Hessian(curvature="cg").rate(case.grounds, case.engine)
+    assert seen == ["meta"]
 
 
 @pytest.mark.parametrize("of", ["self", "parameters", "prediction", "signed"])

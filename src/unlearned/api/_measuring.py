@@ -23,7 +23,7 @@ from unlearned.parts import Part, make_part
 from unlearned.problem import Problem
 from unlearned.records import AuditRecord, Cost, Exhibit, Finding
 from unlearned.registry import Registry
-from unlearned.tasks._task import Bundle
+from unlearned.tasks._task import Bundle, beside
 
 
 def audit(
@@ -230,7 +230,7 @@ def model_faults(problem: Problem, bundle: Bundle, field: str) -> list[Fault]:
     shapes = []
     for model in (problem.original.model, bundle.model):
         with evaluating(model), torch.no_grad():
-            shapes.append(tuple(problem.task.outputs(model, batch).shape[1:]))
+            shapes.append(tuple(problem.task.outputs(model, beside(batch, model)).shape[1:]))
     if shapes[0] != shapes[1]:
         return [Fault(field, f"its answers have shape {shapes[1]}, those of the original {shapes[0]}.", "Give a model with the same classes.")]
     return []

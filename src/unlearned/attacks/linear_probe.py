@@ -38,6 +38,7 @@ from unlearned.evidence.statistics import Array, bootstrap, wilson
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding, SubjectName
+from unlearned.tasks._task import beside
 
 _METRICS = {"knowledge": "forget-test", "accuracy": "forget-test", "balanced_accuracy": "test"}
 _BUDGET_UNIT = "samples of each forgotten class"
@@ -101,7 +102,7 @@ class LinearProbe(Attack):
         model = problem.original.model
         try:
             with evaluating(model), torch.no_grad():
-                problem.task.features(model, problem.task.collate([problem.forget[0]]))
+                problem.task.features(model, beside(problem.task.collate([problem.forget[0]]), model))
         except InputError as error:
             return [fault._replace(field="name") for fault in error.faults]
         return []

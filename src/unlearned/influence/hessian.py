@@ -39,6 +39,7 @@ from unlearned.influence._last_layer import curvature, gradients, left_out, seen
 from unlearned.influence._score import Effects, Grounds, Score, Values
 from unlearned.settings import Pattern
 from unlearned.tasks._heads import head_of
+from unlearned.tasks._task import beside
 
 Of = Literal["self", "parameters", "prediction", "signed"]
 
@@ -231,7 +232,7 @@ class Hessian(Score):
         model = grounds.original.model
         own = dict(model.named_parameters())
         if self.curvature == "last-layer":
-            batch = engine.task.collate([grounds.points[0]])
+            batch = beside(engine.task.collate([grounds.points[0]]), model)
             with evaluating(model), torch.no_grad():
                 weights = list(head_of(model, batch["pixel_values"]).layer.parameters())
         elif self.curvature == "ekfac":
@@ -264,8 +265,8 @@ class Hessian(Score):
         model = grounds.original.model
         names = tuple(trained_names(model, self.parameters, "parameters"))
         few = self._few(grounds, engine)
-        like = next(model.parameters()).detach()
         with on_device(model, engine.device):
+            like = next(model.parameters()).detach()  # a view, which would stay behind when the model moves
             bare = GaussNewton(engine, model, few, names)
             seed = derive_seed(engine.seed, self.name, "probes")
             damping = self.damping or self._damping(mean_eigenvalue(bare, bare.size, seed, like=like))

@@ -33,7 +33,7 @@ from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
 from unlearned.tasks._heads import head_of
-from unlearned.tasks._task import Batch, ModelSource
+from unlearned.tasks._task import Batch, ModelSource, beside
 
 
 def reweighted(logits: Tensor, similarity: Tensor, forgotten: Tensor, beta: Tensor | float) -> Tensor:
@@ -130,7 +130,8 @@ class TRW(ObjectiveMethod):
         faults: list[Fault] = []
         with collecting(faults):
             forgotten_classes(problem)
-        model, one = problem.original.model, engine.task.collate([problem.forget[0]])
+        model = problem.original.model
+        one = beside(engine.task.collate([problem.forget[0]]), model)
         with collecting(faults), evaluating(model), torch.no_grad():
             faults += self._misfits(problem, engine.task.outputs(model, one).shape[1])
             if self.similarity in {"logit-weights", "features"}:
@@ -194,9 +195,10 @@ class TRW(ObjectiveMethod):
 
     def _class_vectors(self, problem: Problem, engine: Engine, count: int) -> Tensor:
         if self.similarity == "logit-weights":
-            pixels = engine.task.collate([problem.forget[0]])["pixel_values"]
+            model = frozen(problem.original.model)
+            one = beside(engine.task.collate([problem.forget[0]]), model)
             with torch.no_grad():
-                return head_of(frozen(problem.original.model), pixels).layer.weight.detach().cpu().double()
+                return head_of(model, one["pixel_values"]).layer.weight.detach().cpu().double()
         return _means_by_class(engine, problem.original.model, engine.task.features, union(problem.retain, problem.forget), list(range(count)))
 
 

@@ -261,6 +261,12 @@ def finest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def beside(batch: Batch, model: nn.Module) -> Batch:
+    """The batch where the model rests, which is not always where an engine computes; unchanged for a model without parameters."""
+    first = next(model.parameters(), None)
+    return batch if first is None else {name: tensor.to(first.device) for name, tensor in batch.items()}
+
+
 def exactly(values: Tensor) -> Tensor:
     """In float64, for sums that a closed form needs; on the CPU where the device has no float64."""
     return values.to(torch.float64) if finest(values.device) == torch.float64 else values.cpu().double()

@@ -30,7 +30,7 @@ from unlearned.tasks._models import (
     restore,
     save_module,
 )
-from unlearned.tasks._task import Batch, Bundle, Choices, Data, DataSource, ModelSource, Task, measured, stack
+from unlearned.tasks._task import Batch, Bundle, Choices, Data, DataSource, ModelSource, Task, beside, measured, stack
 
 
 @tasks.register("image-classification")
@@ -153,7 +153,7 @@ class ImageClassification(Task):
         labels = torch.tensor(samples.fact("label"))
         try:
             with torch.no_grad():
-                logits = self.outputs(copy.deepcopy(bundle.model).eval(), self.collate([samples[0]]))
+                logits = self.outputs(copy.deepcopy(bundle.model).eval(), beside(self.collate([samples[0]]), bundle.model))
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             shape = "x".join(map(str, next(iter(shapes))))
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
