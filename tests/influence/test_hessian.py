@@ -11,12 +11,17 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.influence.small import Small, convolution, dense_gauss_newton, dense_gradients, flat, perceptron, small, softmax_regression
+from tests.models import facts, llama, made, tokenizer
+from unlearned.api import make_problem
+from unlearned.engine.engine import Engine
 from unlearned.errors import DivergedError, InputError
 from unlearned.influence import _kronecker as kronecker
 from unlearned.influence import hessian
 from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
+from unlearned.influence._rank import grounds_of
 from unlearned.influence._score import Grounds
 from unlearned.influence.hessian import Hessian, Of
+from unlearned.tasks._task import Batch, Bundle
 
 
 def names_of(model: nn.Module) -> list[str]:
@@ -262,6 +267,69 @@ def test_factored_scores_are_those_of_the_matrix_that_the_factors_stand_for() ->
     for of, expected in cases:
         values = Hessian(of=of, curvature="ekfac", damping=0.05, fisher="expected").rate(case.grounds, case.engine).values
         assert torch.allclose(values, expected, rtol=1e-8)
+
+
+def texts(dtype: torch.dtype) -> tuple[Grounds, Engine]:
+    """A small Llama with an output layer of its own, and five questions and answers of different lengths."""
+    model: Any = made(llama)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    train = facts(0, 5)
+    problem = make_problem(Bundle(model.to(dtype), {"tokenizer": tokenizer()}), train=train, test=facts(100, 2), forget=train["id"][:1], task="text-generation")
+    engine = Engine(problem.task)
+    return grounds_of(problem, engine, None)[0], engine
+
+
+def read_and_said(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """What each layer reads of a single text, (T, in), and its logits, (T, V)."""
+    read: dict[str, Tensor] = {}
+    handles = [layer.register_forward_hook(lambda _, inputs, __, name=name: read.update({name: inputs[0][0].detach()})) for name, layer in layers.items()]
+    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0]
+    for handle in handles:
+        handle.remove()
+    return read, logits
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_factors_of_texts_do_not_depend_on_which_texts_share_a_batch(batch_size: int) -> None:
+    """A and the eigenvalues from each text by itself, without padding; of the output layer's A only positions that predict an answer."""
+    grounds, engine = texts(torch.float64)
+    model, task = grounds.original.model, engine.task
+    layers = kronecker.covered(model, names_of(model))
+    assert "lm_head" in layers
+    moments: dict[str, Tensor] = {}
+    gradients: dict[str, list[Tensor]] = {name: [] for name in layers}
+    for i in range(len(grounds.points)):
+        batch = task.collate([grounds.points[i]])
+        answered = batch["labels"][0, 1:] != -100
+        read, logits = read_and_said(model, layers, batch)
+        logits = logits[:-1][answered]
+        for name, a in read.items():
+            rows = a[:-1][answered] if name == "lm_head" else a
+            moments[name] = moments.get(name, 0) + rows.T @ rows
+        p = logits.detach().softmax(dim=-1)
+        for c in range(p.shape[1]):
+            signal = (p[:, c] / len(p)).sqrt()[:, None] * (p - torch.eye(p.shape[1], dtype=p.dtype)[c])
+            found = torch.autograd.grad(logits, [layer.get_parameter("weight") for layer in layers.values()], signal, retain_graph=True)
+            for name, gradient in zip(layers, found, strict=True):
+                gradients[name].append(gradient)
+    factors = kronecker.factors(engine, model, grounds.points, layers, lambda: kronecker.all_answers, batch_size)
+    assert factors.keys() == layers.keys()
+    for name, factor in factors.items():
+        turned = factor.inputs.T @ moments[name] @ factor.inputs
+        assert (turned - turned.diagonal().diag()).abs().max() < 1e-9 * turned.diagonal().max(), name
+        expected = factor.rotated(torch.stack(gradients[name])).square().sum(dim=0) / len(grounds.points)
+        torch.testing.assert_close(factor.eigenvalues, expected, rtol=1e-7, atol=1e-12)
+
+
+def test_a_language_model_in_bfloat16_has_factors_in_float32() -> None:
+    grounds, engine = texts(torch.bfloat16)
+    layers = kronecker.covered(grounds.original.model, names_of(grounds.original.model))
+    generator = torch.Generator().manual_seed(0)
+    found = kronecker.factors(engine, grounds.original.model, grounds.points, layers, lambda: kronecker.drawn(generator), 4)
+    assert {tensor.dtype for factor in found.values() for tensor in factor} == {torch.float32}
+    values = Hessian(of="signed", curvature="ekfac").rate(grounds, engine).values
+    assert bool(values.isfinite().all())
+    assert float(values.abs().min()) > 0
 
 
 def test_what_does_not_fit_is_refused() -> None:

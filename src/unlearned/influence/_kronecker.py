@@ -2,7 +2,7 @@
 
 Paper: George et al. 2018, arXiv 1806.03884; for influence, Grosse et al. 2023, arXiv 2308.03296. Convolutions as in Grosse and Martens 2016.
 Formula: the gradient of a layer is G = Σ_t δ_t a_tᵀ, a what the layer reads (with a 1 where it has a bias), δ the derivative by what it says, t over
-positions. A = E Σ_t a aᵀ = U_A D_A U_Aᵀ, S = E Σ_t δ δᵀ = U_S D_S U_Sᵀ; λ_ij = E (U_Sᵀ G U_A)²_ij.
+positions without padding. A = E Σ_t a aᵀ = U_A D_A U_Aᵀ, S = E Σ_t δ δᵀ = U_S D_S U_Sᵀ; λ_ij = E (U_Sᵀ G U_A)²_ij.
 H⁻¹G = U_S ((U_Sᵀ G U_A) / (λ + damping)) U_Aᵀ. Expectations are over points and over answers drawn from
 the model (`sampled`), or over all answers by their probability (`expected`: exact, one backward pass for each class).
 """
@@ -67,7 +67,8 @@ def all_answers(choices: Choices) -> Iterator[Tensor]:
 
 
 def parts(engine: Engine, model: nn.Module, samples: Samples, layers: dict[str, nn.Module], signals: Signals, batch_size: int) -> Iterator[dict[str, Part]]:
-    """For each batch in order, and each backward pass of it, what the layers have; in eval mode."""
+    """For each batch in order, and each backward pass of it, what the layers have, at least in float32; in eval mode."""
+    final = _output_layers(model)
     with evaluating(model), torch.enable_grad():
         for batch in engine.batches(samples, batch_size):
             with watched(layers) as seen:
@@ -76,8 +77,35 @@ def parts(engine: Engine, model: nn.Module, samples: Samples, layers: dict[str, 
             passes = list(signals(Choices(choices.logits.detach(), choices.targets, choices.weights)))
             for number, signal in enumerate(passes):
                 found = derivatives(choices.logits, list(last.values()), signal, again=number + 1 < len(passes))
-                yield {name: part_of(layers[name], call.inputs, delta) for (name, call), delta in zip(last.items(), found, strict=True)}
+                every = {name: part_of(layers[name], call.inputs, delta) for (name, call), delta in zip(last.items(), found, strict=True)}
+                yield {name: _counted(part, batch.get("attention_mask"), final=layers[name] in final) for name, part in every.items()}
             engine.meter.count(len(choices.logits))
+
+
+def _output_layers(model: nn.Module) -> set[nn.Module]:
+    """What says the logits of a language model, with an adapter's layers in it; none of other models."""
+    asked = next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), None)
+    layer = None if asked is None else asked.get_output_embeddings()  # type: ignore[operator]
+    return set(layer.modules()) if isinstance(layer, nn.Module) else set()
+
+
+def _counted(part: Part, mask: Tensor | None, *, final: bool) -> Part:
+    """The part at least in float32, the least that eigenvectors can be had of, with a = 0 at positions that do not count.
+
+    No loss depends on padding, so that δ = 0 there, but a is not 0: A would depend on which texts share a batch. An output layer reads from the first answer
+    of its batch on, which depends on the batch, too: there only positions that the loss depends on count.
+
+    Args:
+        part: of one layer.
+        mask: 0 on padding, (B, T); None: there is no padding.
+        final: whether the layer is one of `_output_layers`.
+    """
+    a, delta = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in part)
+    if mask is not None:
+        counted = delta.any(dim=2) if final else mask.bool()
+        if counted.shape == a.shape[:2]:  # else the layer reads something other than the batch's tokens
+            a = a.masked_fill(~counted[..., None], 0)
+    return Part(a, delta)
 
 
 class Factor(NamedTuple):
