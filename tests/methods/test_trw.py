@@ -194,6 +194,30 @@ def test_each_similarity_by_hand(tmp_path: Path) -> None:
                 torch.testing.assert_close(similarities(settings, problem)[row], mean / mean.sum(), rtol=1e-5, atol=1e-7)
 
 
+def nine_classes() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+
+
+def test_a_retrained_model_of_other_classes_is_refused() -> None:
+    settings: dict[str, Any] = {"similarity": "oracle", "retrained": ModelSource(source="tests.methods.test_trw:nine_classes")}
+    problem = class_problem()
+    told = r"^method\.retrained: the retrained model has 9 classes, the original 10: .* retrained with all classes"
+    with pytest.raises(InputError, match=told):
+        similarities(settings, problem)
+    assert [fault.field for fault in TRW(**settings).faults(problem, Engine(problem.task))] == ["method.retrained"]
+    assert not TRW(similarity="oracle", retrained=ModelSource(source="tests.models:plain_network")).faults(problem, Engine(problem.task))
+
+
+@pytest.mark.parametrize("similarity", ["logit-weights", "confusion"])
+def test_a_device_without_float64_is_given_none(similarity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = class_problem()
+    exact = similarities({"similarity": similarity}, problem)
+    monkeypatch.setattr("unlearned.methods.trw.finest", lambda _: torch.float32)
+    coarse = similarities({"similarity": similarity}, problem)
+    assert coarse.dtype == torch.float32
+    torch.testing.assert_close(coarse.double(), exact, rtol=1e-6, atol=1e-7)
+
+
 SAME: dict[str, Any] = {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0, "epochs": 2, "batch_size": 4}
 
 

@@ -33,7 +33,7 @@ from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
 from unlearned.tasks._heads import head_of
-from unlearned.tasks._task import Batch, ModelSource, beside
+from unlearned.tasks._task import Batch, ModelSource, beside, finest
 
 
 def reweighted(logits: Tensor, similarity: Tensor, forgotten: Tensor, beta: Tensor | float) -> Tensor:
@@ -136,6 +136,7 @@ class TRW(ObjectiveMethod):
             faults += self._misfits(problem, engine.task.outputs(model, one).shape[1])
             if self.similarity in {"logit-weights", "features"}:
                 head_of(model, one["pixel_values"])
+            self._other(problem, engine)
         return faults
 
     def _misfits(self, problem: Problem, count: int) -> list[Fault]:
@@ -183,15 +184,33 @@ class TRW(ObjectiveMethod):
         forgotten = torch.zeros(count, dtype=torch.bool)
         forgotten[classes] = True
         if self.similarity in {"confusion", "oracle"}:
-            if self.retrained is not None:
-                other = task.load(self.retrained, "method.retrained").model
+            other = self._other(problem, engine)
+            if other is not None:
                 answers = _means_by_class(engine, other, task.outputs, problem.forget, classes, softmax=True)
             kept = torch.where(forgotten, 0.0, answers)
             rows = kept / kept.sum(dim=1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
         else:
             cosines = class_cosines(self._class_vectors(problem, engine, count), self.components)[classes]
             rows = cosines if self.temperature is None else sharpened(cosines, forgotten, self.temperature)
-        return rows.to(engine.device), forgotten.to(engine.device)
+        return rows.to(engine.device, finest(engine.device)), forgotten.to(engine.device)
+
+    def _other(self, problem: Problem, engine: Engine) -> nn.Module | None:
+        """The retrained model; None: the similarity needs none.
+
+        Raises:
+            InputError: if it cannot be loaded or has other classes than the original.
+        """
+        if self.retrained is None:
+            return None
+        other = engine.task.load(self.retrained, "method.retrained").model
+        one, counts = engine.task.collate([problem.forget[0]]), []
+        for model in (problem.original.model, other):
+            with evaluating(model), torch.no_grad():
+                counts.append(engine.task.outputs(model, beside(one, model)).shape[1])
+        if counts[0] != counts[1]:
+            what = f"the retrained model has {counts[1]} classes, the original {counts[0]}: their answers cannot be compared class by class."
+            raise InputError(Fault("method.retrained", what, "Give a model that was retrained with all classes of the original, the forgotten ones included."))
+        return other
 
     def _class_vectors(self, problem: Problem, engine: Engine, count: int) -> Tensor:
         if self.similarity == "logit-weights":
