@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.influence.small import perceptron, small
 from tests.models import bits, flags, generators, modes, problem_of, same_bits, scramble
+from unlearned.data.samples import union
 from unlearned.engine import sample_gradients
 from unlearned.engine.engine import Engine
 from unlearned.engine.sample_gradients import mean_gradient, over_pieces
@@ -129,6 +132,26 @@ def test_a_model_that_fits_everything_is_warned_of(monkeypatch: pytest.MonkeyPat
     [note] = rank(case.problem, GradientNorm(), case.engine).notes
     assert "gradients are near 0" in note
     assert rank(case.problem, Random(), case.engine).notes == ()
+
+
+def test_a_network_that_was_trained_to_interpolate_is_warned_of() -> None:
+    problem = problem_of("linear", forget=2, retain=10, test=4)
+    model, engine = problem.original.model, Engine(problem.task)
+    before = rank(problem, GradientNorm(), engine)
+    assert before.notes == ()
+    points = union(problem.forget, problem.retain)
+    batch = problem.task.collate([points[i] for i in range(len(points))])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(batch["pixel_values"]), batch["labels"]).backward()
+        optimizer.step()
+    after = rank(problem, GradientNorm(), engine)
+    losses = torch.nn.functional.cross_entropy(model(batch["pixel_values"]).detach(), batch["labels"], reduction="none")
+    assert float(losses.max()) < _rank.FITTED
+    median = float(re.findall(r"median loss (\S+)\)", after.notes[0])[0])
+    assert median == pytest.approx(float(np.median(losses.numpy())), rel=0.1)
+    assert float(after.values.max()) < 0.01 * float(before.values.min())
 
 
 def test_scores_of_another_tool_are_read_by_id(tmp_path: Path) -> None:
