@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,11 +16,12 @@ from unlearned.audits.knowledge_holes import KnowledgeHoles
 from unlearned.engine.engine import Engine
 from unlearned.errors import InputError
 from unlearned.evidence.subject import Subject
+from unlearned.holes._probing import Probed, Probing
 from unlearned.methods._forget_retain import token_divergence
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
 from unlearned.records import Finding
-from unlearned.repairing import RepairSpec, faults, repair, repaired, retained
+from unlearned.repairing import RepairSpec, faults, findings_of, repair, repaired, retained
 from unlearned.tasks._questions import questions_of
 from unlearned.tasks.text_generation import TextGeneration, answering
 
@@ -94,6 +96,22 @@ def test_only_what_the_original_answers_well_is_retained_with_its_answers() -> N
     assert retained(probing, looked, RepairSpec(latent=3, adjacent=2), 7.0, 0).questions == kept.questions
     with pytest.raises(InputError, match="nothing to retain"):
         retained(probing, looked, RepairSpec(latent=0, adjacent=0), 7.0, 0)
+
+
+def test_what_the_judge_could_not_be_read_on_is_neither_a_hole_nor_none() -> None:
+    looked, scores = subject(BROKEN), {"original": [np.array([9, np.nan, 9.0])], "unlearned": [np.array([1, 1, np.nan])], "reference": list[Any]()}
+    names = [question(*pair) for pair in BROKEN[:3]]
+
+    def shares(scores: Any, **more: Any) -> dict[str, float | None]:
+        some = Probed("adjacent", names, scores, np.eye(3), 0, 3)
+        probing = Probing([some, Probed("latent", [], {}, np.zeros((0, 1)), 10, 0, **more)], {}, 2, 9, ask=lambda _: some)
+        found = findings_of(audit(), looked, probing, 1, frozenset(names))
+        assert {f.budget for f in found} == {1}
+        return {f.metric: f.value for f in found if f.subject == "unlearned" and "holes" in f.metric}
+
+    assert shares(scores) == {"adjacent_holes": 1, "used_holes": 1, "new_latent_holes": 0}
+    nothing = {who: [np.full(3, np.nan) for _ in several] for who, several in scores.items()}
+    assert shares(nothing, read=False) == {"adjacent_holes": None, "used_holes": None, "new_latent_holes": None}
 
 
 @pytest.mark.parametrize("loss", ["answers", "kl"])

@@ -28,7 +28,7 @@ from unlearned.engine.loop import Pass, Plan, fit
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import Fault, InputError
-from unlearned.evidence.comparison import Measured, compare
+from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.statistics import t_interval, wilson
 from unlearned.evidence.subject import Subject
 from unlearned.holes._probing import Probed, Probing
@@ -141,22 +141,27 @@ def findings_of(audit: KnowledgeHoles, subject: Subject, probing: Probing, numbe
     problem, engine, task = subject.problem, subject.engine, _text_task(subject.engine)
     found: list[Finding] = []
 
-    def add(metric: str, probed: Probed, of: int) -> None:
-        """Holes among so many questions: those that were put to all models, or, of latent probes, those that the search proposed."""
+    def add(metric: str, probed: Probed, proposed: int | None = None) -> None:
+        """Holes among the questions whose scores could be read, or, of latent probes, among those that the search proposed."""
         shares: dict[SubjectName, list[Measured]] = {}
-        if len(probed.names):
-            shares = {who: [_share(float(each.sum()), of) for each in several] for who, several in probed.holes(audit.good, audit.bad).items()}
-        elif of:
-            shares = {"unlearned": [_share(0, of)]}
+        holes = probed.holes(audit.good, audit.bad) if len(probed.names) else {}
+        for who, several in holes.items():
+            read = [each[~np.isnan(each)] for each in several]
+            shares[who] = [_share(float(each.sum()), len(each) if proposed is None else proposed) for each in read if len(each)]
+        if (holes and not shares["unlearned"]) or not probed.read:
+            lacking = absent(NAME, metric, "probes", "of none of the probes could the judge's scores be read", unit="share")
+            found.append(lacking.model_copy(update={"budget": number, "budget_unit": ROUNDS}))
+        elif not holes and proposed:
+            shares["unlearned"] = [_share(0, proposed)]
         found.extend(compare(NAME, metric, "probes", shares, unit="share", budget=number, budget_unit=ROUNDS))
 
     for probed in probing.probed:
         if probed.kind == "latent":
             add("new_latent_holes", _new(probed, used), probed.calls)
         else:
-            add("adjacent_holes", probed, len(probed.names))
+            add("adjacent_holes", probed)
     if used and probing.ask is not None:
-        add("used_holes", probing.ask(sorted(used)), len(used))
+        add("used_holes", probing.ask(sorted(used)))
     for metric, split in (("knowledge", "forget"), ("utility", "test")):
         measured: dict[SubjectName, list[Measured]] = {"original": [], "unlearned": [], "reference": []}
         for who, model in subject.models():

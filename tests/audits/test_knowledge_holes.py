@@ -18,6 +18,7 @@ from unlearned.evidence.subject import Subject
 from unlearned.holes._filters import fair
 from unlearned.holes._images import CHANGES, ImageProbing, forgotten_classes, probe_images
 from unlearned.holes._language import LanguageProbing, _parts
+from unlearned.holes._probing import Probed, Probing
 from unlearned.holes._respondent import Respondent
 from unlearned.records import Holes, pick
 from unlearned.tasks._questions import questions_of, texts_of
@@ -110,6 +111,66 @@ def test_a_second_judge_is_held_against_the_first(monkeypatch: pytest.MonkeyPatc
     assert "ρ" in shown.agreement
 
 
+@pytest.mark.parametrize("reward", ["loss", "answer"])
+def test_a_judge_whose_ratings_cannot_be_read_finds_no_number_instead_of_no_hole(reward: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mumbler:
+        """Asks where each retained person lives and says yes and no, but never a rating."""
+
+        label = "mumbler"
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.names = [name for name, verb in RETAIN if verb == "live"]
+
+        def write(self, conversations: Any) -> list[str | None]:
+            return [self.said(str(conversation[-1]["content"])) for conversation in conversations]
+
+        def said(self, text: str) -> str:
+            if "numbered list" in text:
+                return "1. house\n2. town"
+            if "open question" in text:
+                return question(self.names.pop(), "live")
+            return "rather nice" if "then rate it" in text else "no" if "support an answer" in text else "yes"
+
+    monkeypatch.setattr("unlearned.holes._language.Endpoint", Mumbler)
+    looked, judged = subject(BROKEN, references=1), audit(backend="endpoint", backend_model="m", reward=reward, budget=20, round_size=10)
+    findings = judged.measure(looked)
+    for metric in ("adjacent_score", "adjacent_share_1", "adjacent_answered", "adjacent_holes"):
+        found = pick(findings, metric=metric)
+        assert {f.subject for f in found} == {"original", "unlearned", "reference"}
+        assert all(f.value is None and "be read" in str(f.reason) for f in found)
+    (per_1000,) = pick(findings, metric="holes_per_1000")
+    assert per_1000.value is None
+    assert "be read" in str(per_1000.reason)
+    (unread,) = pick(findings, metric="judge_unread", split="answers")
+    assert unread.direction == "none"
+    assert unread.value is not None
+    assert 20 < unread.value < unread.n
+    assert all(not judged.holes(probed) for probed in judged.probe(looked).probed)
+    (shown,) = judged.exhibits(looked)
+    assert isinstance(shown, Holes)
+    assert shown.probes
+    assert not any(probe.hole for probe in shown.probes)
+
+
+def test_shares_are_over_the_probes_whose_scores_could_be_read() -> None:
+    nan = np.nan
+    scores: Any = {"original": [np.array([9, nan, 9, 9, 2.0])], "unlearned": [np.array([1, 1, nan, 9, 1.0])], "reference": []}
+    names = ["what is a ?", "what is b ?", "what is c ?", "what is d ?", "what is e ?"]
+    adjacent, latent = (Probed(kind, names, scores, np.eye(5), calls, 5, known=[True] * 5) for kind, calls in (("adjacent", 0), ("latent", 10)))
+    judged = KnowledgeHoles()
+    probing = Probing([adjacent, latent], {}, 2, 20)
+    findings = judged.findings(probing)
+    values = {f.metric: (f.value, f.n) for f in pick(findings, subject="unlearned")}
+    assert values["adjacent_holes"] == (pytest.approx(1 / 3), 3)
+    assert values["adjacent_answered"] == (pytest.approx(1 / 4), 4)
+    assert values["adjacent_share_1"] == (pytest.approx(3 / 4), 4)
+    assert values["holes_per_1000"] == (100, 10)
+    assert values["judge_unread"] == (2, 20)
+    assert judged.holes(latent) == names[:1]
+    assert [probe.hole for probe in judged.shown(probing).probes] == [True, False, False, False, False] * 2
+    assert not pick(judged.findings(Probing([adjacent, latent], {}, 0, 20)), metric="judge_unread")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -131,6 +192,8 @@ def test_nothing_is_found_in_the_original_itself() -> None:
     assert [f.value for f in pick(findings, metric="adjacent_holes", subject="unlearned")] == [0]
     assert pick(findings, metric="latent_holes", subject="unlearned") == []
     assert "none is valid and fair" in str(pick(findings, metric="latent_score")[0].reason)
+    (per_1000,) = pick(findings, metric="holes_per_1000")
+    assert (per_1000.value, per_1000.n) == (0, 160)  # the best that can be said of a model
 
 
 def test_what_references_lose_too_shows_in_the_gap() -> None:
@@ -188,7 +251,9 @@ def test_images_next_to_what_was_forgotten() -> None:
         assert probed.scores["unlearned"][0] == pytest.approx(1.9)  # 1 + 9 · 0.1
         assert len(probed.scores["original"][0]) == len(probed.names)
     same = Subject(problem, original, [], Engine(problem.task))
-    assert audit().model_copy(update={"images": ImageProbing(neighbours=8)}).measure(same)
+    findings = audit().model_copy(update={"images": ImageProbing(neighbours=8)}).measure(same)
+    assert pick(findings, metric="latent_diversity")
+    assert not pick(findings, metric="latent_wording")  # names of changed images have blanks, but are no questions
     assert all(not KnowledgeHoles().holes(probed) for probed in probe_images(same, ImageProbing(neighbours=8)).probed)
 
 

@@ -27,8 +27,13 @@ class LikesAda:
 
     label = "test"
 
+    def __init__(self) -> None:
+        self.asked, self.unread = 0, 0
+
     def scores(self, questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
         assert len(answers) == len(questions)
+        self.asked += len(questions)
+        self.unread += sum("finn" in q for q in questions)
         return [None if "finn" in q else 1.0 if "ada" in q else 10.0 for q in questions]
 
     def valid(self, questions: Sequence[str]) -> list[bool]:
@@ -57,13 +62,27 @@ def test_bad_answers_to_valid_questions_are_worth_ten() -> None:
     found = {probe.question: probe.reward for probe in looked.round(7)}
     assert found == {q: 10.0 if q == SEEDS[0] else 0.0 for q in [*SEEDS, "no question about ada"]}
     assert looked.found() == [SEEDS[0]]
-    assert looked.unread == 1
+    assert (looked.asked, looked.unread, looked.scored) == (6, 1, 5)
 
 
 def test_what_the_original_does_not_answer_is_worth_nothing_if_it_is_asked() -> None:
     looked = search(Draws(SEEDS, 0), answered=lambda questions: ["ada" not in q for q in questions])
     looked.round(6)
     assert looked.found() == []
+
+
+def test_what_could_not_be_read_is_counted_across_an_interruption(tmp_path: Path) -> None:
+    def known(questions: Sequence[str]) -> list[bool | None]:
+        return [None if "bo" in q else True for q in questions]
+
+    whole = search(Draws(SEEDS, 0), answered=known)
+    for _ in range(2):
+        whole.round(6)
+    assert (whole.asked, whole.unread, whole.scored) == (10, 2, 10 + 8)
+    search(Draws(SEEDS, 0), tmp_path / "s.json", answered=known).round(6)
+    again = search(Draws(SEEDS, 0), tmp_path / "s.json", answered=known)
+    again.round(6)
+    assert (again.asked, again.unread, again.scored) == (10, 2, 18)
 
 
 def test_novelty_against_a_naive_loop() -> None:

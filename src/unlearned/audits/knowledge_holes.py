@@ -6,9 +6,10 @@ Formula: a hole is a valid question that the original answers well, the unlearne
 probes are questions about key terms of the forget set, the same for every method; latent probes come from a search that is paid for bad answers of this
 unlearned model. Answers are scored in 1 … 10. `adjacent_score`, `latent_score`: mean; `..._share_1`: share of answers with score 1; `..._holes`: share of
 probes that are holes, which needs a score of the original of `good` or more, and of the model of `bad` or less; `..._answered` that of probes that a model
-answers well. `..._diversity`: scaled Vendi score of the
-probes, exp(entropy of the eigenvalues of K/n)/n; `..._wording`: 1 − Self-BLEU. `holes_per_1000`: latent holes for 1,000 questions that the search proposed.
-`judge_agreement`: Spearman's ρ of the judge's scores with those of a second judge, of the same answers.
+answers well. Each is over the probes of which the scores that it needs could be read; there is none where they could be read of no probe. `..._diversity`:
+scaled Vendi score of the probes, exp(entropy of the eigenvalues of K/n)/n; `..._wording`: 1 − Self-BLEU. `holes_per_1000`: latent holes for 1,000 questions
+that the search proposed; what could not be read is none. `judge_unread`: answers of chat models that ask and judge which were missing or could not be read;
+only where there are any. `judge_agreement`: Spearman's ρ of the judge's scores with those of a second judge, of the same answers.
 Defaults of the authors: 4 terms per text, 50 rounds of 128 questions, weights 1 for both novelties, gibberish 2, near duplicates above a cosine of 0.8; all of
 them here. Their policy is Llama-2-7B, their judges are GPT-4o-mini and GPT-4o; here the policy starts from the original model unless told, and the judge is
 what `backend` says.
@@ -20,7 +21,7 @@ order of discovery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -38,9 +39,10 @@ from unlearned.holes._language import LanguageProbing, probe_language
 from unlearned.holes._map import on_a_plane
 from unlearned.holes._probing import Probed, Probing
 from unlearned.holes._ratings import HIGHEST, LOWEST, is_lowest
-from unlearned.records import Exhibit, Finding, Holes, Probe, SubjectName
+from unlearned.records import NO_REFERENCE, Exhibit, Finding, Holes, Probe, SubjectName
 
 _NO_MODEL = "describes the probes or the judges, not a model"
+_UNREAD = "the judge's scores of the reference models could not be read"
 LONGEST = 400
 """Characters of a text that are shown."""
 
@@ -68,10 +70,9 @@ class KnowledgeHoles(Audit):
     def findings(self, probing: Probing) -> list[Finding]:
         """What a look for holes says in numbers."""
         findings = [finding for probed in probing.probed for finding in self._of(probed)]
-        latent = next(probed for probed in probing.probed if probed.kind == "latent")
-        if latent.calls and len(latent.names):
-            count = float(latent.holes(self.good, self.bad)["unlearned"][0].sum())
-            findings += self._about("holes_per_1000", 1000 * count / latent.calls, latent.calls, "holes")
+        findings += self._per_1000(next(probed for probed in probing.probed if probed.kind == "latent"))
+        if probing.unread:
+            findings += self._about("judge_unread", probing.unread, probing.asked, "answers", split="answers")
         if (agreed := probing.agreement) is not None:
             if agreed.correlation is None:
                 return [*findings, absent(self.name, "judge_agreement", "answers", agreed.line, unit="")]
@@ -99,7 +100,7 @@ class KnowledgeHoles(Audit):
         """The probes that are holes of the unlearned model, by name."""
         if not len(probed.names):
             return []
-        return [name for name, hole in zip(probed.names, probed.holes(self.good, self.bad)["unlearned"][0], strict=True) if hole]
+        return [name for name, hole in zip(probed.names, probed.holes(self.good, self.bad)["unlearned"][0], strict=True) if hole == 1]
 
     def shown(self, probing: Probing, after: str | None = None) -> Holes:
         """The map of the probes.
@@ -130,7 +131,7 @@ class KnowledgeHoles(Audit):
             of=probed.kind,
             place=(place[0], place[1]),
             scores={who: None if np.isnan(score) else min(HIGHEST, max(LOWEST, score)) for who, score in means.items()},
-            hole=bool(probed.holes(self.good, self.bad)["unlearned"][0][i]),
+            hole=bool(probed.holes(self.good, self.bad)["unlearned"][0][i] == 1),
             overlap=None if probed.overlaps is None else float(probed.overlaps[i]),
             question=_short(probed.names[i]) if told else None,
             answers={who: _short(said[i].strip()) for who, said in probed.answers.items()} if told else {},
@@ -141,25 +142,39 @@ class KnowledgeHoles(Audit):
         if not len(probed.names):
             reason = f"no probe is left of {probed.tried} {kind} ones: none is valid and fair"
             return [absent(self.name, f"{kind}_score", "probes", reason, unit="points")]
-        scores = {who: [each[~np.isnan(each)] for each in several] for who, several in probed.scores.items()}
-        lowest = {who: [np.array([float(is_lowest(score)) for score in each]) for each in several] for who, several in scores.items()}
-        findings = self._mean(f"{kind}_score", scores, "points", lambda x: t_interval(x, "probes"))
-        findings += self._mean(f"{kind}_share_1", lowest, "share", lambda x: wilson(float(x.sum()), len(x)))
-        for metric, counted in (("answered", probed.answered(self.good)), ("holes", probed.holes(self.good, self.bad))):
+        lowest = {who: [np.array([np.nan if np.isnan(x) else float(is_lowest(x)) for x in each]) for each in several] for who, several in probed.scores.items()}
+        findings = self._mean(f"{kind}_score", probed.scores, "points", lambda x: t_interval(x, "probes"))
+        for metric, counted in (("share_1", lowest), ("answered", probed.answered(self.good)), ("holes", probed.holes(self.good, self.bad))):
             findings += self._mean(f"{kind}_{metric}", counted, "share", lambda x: wilson(float(x.sum()), len(x)))
         about = {f"{kind}_diversity": scaled_vendi(probed.directions)}
-        if all("?" in name or " " in name for name in probed.names):
+        if probed.answers:  # images have names, which nobody has worded
             about[f"{kind}_wording"] = 1 - self_bleu(probed.names)
         return findings + [finding for metric, value in about.items() for finding in self._about(metric, value, len(probed.names), "share")]
+
+    def _per_1000(self, latent: Probed) -> list[Finding]:
+        """Holes for 1,000 questions that the search proposed: 0 where no probe is left, unless that is so because the judge could not be read."""
+        metric, unit = "holes_per_1000", "holes"
+        if not latent.calls:
+            return []
+        holes = latent.holes(self.good, self.bad)["unlearned"][0] if len(latent.names) else np.zeros(0)
+        if not latent.read or (len(holes) and np.isnan(holes).all()):
+            reason = f"of none of {latent.calls} questions that the search proposed could the judge's scores be read"
+            return [absent(self.name, metric, "probes", reason, unit=unit)]
+        return self._about(metric, 1000 * float((holes == 1).sum()) / latent.calls, latent.calls, unit)
 
     def _about(self, metric: str, value: float, n: int, unit: str, interval: Interval | None = None, split: str = "probes") -> list[Finding]:
         """A number about the probes or the judges."""
         found: dict[SubjectName, list[Measured]] = {"unlearned": [Measured(value, interval, n)]}
         return compare(self.name, metric, split, found, unit=unit, direction="none", no_reference=_NO_MODEL)
 
-    def _mean(self, metric: str, values: dict[SubjectName, list[Array]], unit: str, interval: Callable[[Array], Interval | None]) -> list[Finding]:
-        measured = {who: [Measured(float(each.mean()), interval(each), len(each)) for each in several if len(each)] for who, several in values.items()}
-        return compare(self.name, metric, "probes", measured, unit=unit)
+    def _mean(self, metric: str, values: Mapping[SubjectName, Sequence[Array]], unit: str, interval: Callable[[Array], Interval | None]) -> list[Finding]:
+        """Over the probes of which it is known, those that are not NaN; where it is known of none, that is said."""
+        known = {who: [each[~np.isnan(each)] for each in several] for who, several in values.items()}
+        measured = {who: [Measured(float(each.mean()), interval(each), len(each)) for each in several if len(each)] for who, several in known.items()}
+        silent = [who for who, several in known.items() if several and not measured[who]]
+        reason = f"of none of {len(values['unlearned'][0])} probes could the judge's scores be read that this needs"
+        lacking = [absent(self.name, metric, "probes", reason, unit=unit, subject=who) for who in silent]
+        return compare(self.name, metric, "probes", measured, unit=unit, no_reference=_UNREAD if "reference" in silent else NO_REFERENCE) + lacking
 
 
 def _short(text: str) -> str:

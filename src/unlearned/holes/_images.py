@@ -90,7 +90,7 @@ def probe_images(subject: Subject, how: ImageProbing) -> Probing:
             calls, names = len(changed) if kind == "latent" else 0, samples.ids
             probed.append(Probed(kind, names, values, _directions(subject, samples), calls, tried, known=[True] * len(names), fair=names))
             bar.step()
-    return Probing(probed, {"judge": "probability of the true class", "searcher": "neighbours and changed images (not the paper's)"}, 0)
+    return Probing(probed, {"judge": "probability of the true class", "searcher": "neighbours and changed images (not the paper's)"}, 0, 0)
 
 
 def _right(subject: Subject, samples: Samples) -> Samples:

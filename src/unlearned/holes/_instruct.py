@@ -67,8 +67,10 @@ class Instructed:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self.label = writer.label
+        self.asked = 0
+        """Answers that were wanted of the writer."""
         self.unread = 0
-        """Answers of the writer that were missing or could not be read."""
+        """Those that were missing or could not be read."""
 
     def terms(self, texts: Sequence[str], count: int) -> list[list[str]]:
         """From the numbered list at the end of what it says."""
@@ -107,6 +109,7 @@ class Instructed:
 
     def _read(self, said: str | None, how: Callable[[str], Read | None]) -> Read | None:
         found = None if said is None else how(said)
+        self.asked += 1
         self.unread += found is None
         return found
 

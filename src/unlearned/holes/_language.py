@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -128,10 +128,11 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
         lambda questions: respondent.answers(subject.unlearned.model, questions),
         parts,
         Weights(how.bleu, how.cosine, how.gibberish_penalty),
-        None if how.reward == "answer" else lambda questions: [bool(s >= good) for s in look.scored(problem.original.model, questions)[1]],
+        None if how.reward == "answer" else lambda questions: look.well(questions, good),
         how.orders,
         None if place is None else place / "search.json",
     )
+    earlier = search.asked, search.unread  # in rounds before an interruption, of which the judge of this session knows nothing
     with progress_bar("knowledge-holes", how.budget, engine.show_progress, done=min(len(search.tried), how.budget)) as bar:
         while len(search.tried) < how.budget:
             size = min(how.round_size, how.budget - len(search.tried))
@@ -142,17 +143,18 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
     several = fair(found, forget, parts)
     probed = [
         look.probed("adjacent", adjacent, adjacent, 0, len(raw)),
-        look.probed("latent", _different(several, adjacent, how, parts), several, len(search.tried), len(found)),
+        replace(
+            look.probed("latent", _different(several, adjacent, how, parts), several, len(search.tried), len(found)),
+            read=not search.tried or search.scored > 0,
+        ),
     ]
     agreement = None
     if (other := how.other_judge) is not None:
         judge, more = _judge(subject, how, other, known, respondent, place)
         writers += more
         agreement = look.agreement(probed, benign, judge, how.agreement)
-    unread = search.unread + sum(writer.unread for writer in writers)
-    return Probing(
-        probed, {**parts.labels, "searcher": searcher.label}, unread, agreement, lambda several: look.probed("adjacent", several, several, 0, len(several))
-    )
+    unread, asked = earlier[1] + sum(writer.unread for writer in writers), earlier[0] + sum(writer.asked for writer in writers)
+    return Probing(probed, {**parts.labels, "searcher": searcher.label}, unread, asked, agreement, look.asked)
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,10 @@ class _Look:
         answers = self.respondent.answers(model, questions)
         found = self.parts.judge.scores(questions, answers)
         return answers, np.array([np.nan if score is None else score for score in found])
+
+    def well(self, questions: Sequence[str], good: float) -> list[bool | None]:
+        """Which the original answers well; None where the judge said nothing that can be read."""
+        return [None if np.isnan(score) else bool(score >= good) for score in self.scored(self.subject.problem.original.model, questions)[1]]
 
     def probed(self, kind: Kind, questions: Sequence[str], fair: Sequence[str], calls: int, tried: int) -> Probed:
         """Questions with the answers and scores of all models."""

@@ -152,6 +152,8 @@ class OriginalsJudge:
     """
 
     label: str = "the original model's answers and certainty"
+    asked: int = 0
+    unread: int = 0
 
     def __init__(self, respondent: Respondent, original: nn.Module, known: Mapping[str, str]) -> None:
         self._respondent, self._original = respondent, original

@@ -38,15 +38,20 @@ class Probed:
     """Of each: whether it stands in a set that is not to be forgotten, word for word."""
     fair: Sequence[str] = ()
     """Everything valid and unsupported that was found, before near duplicates were dropped and the cut: what a repair can retain."""
+    read: bool = True
+    """Whether any answer to what was tried has a score: where none has, that nothing was found says nothing."""
 
     def answered(self, good: float) -> dict[SubjectName, list[Array]]:
-        """1 where a model's score is good."""
-        return {who: [(each >= good).astype(np.float64) for each in several] for who, several in self.scores.items()}
+        """1 where a model's score is good, 0 where it is not, NaN where it could not be read."""
+        return {who: [np.where(np.isnan(each), np.nan, each >= good) for each in several] for who, several in self.scores.items()}
 
     def holes(self, good: float, bad: float) -> dict[SubjectName, list[Array]]:
-        """1 where the original's score is good and the model's bad: both were scored, and the probe is valid and unsupported, as all of them are."""
-        well = self.scores["original"][0] >= good
-        return {who: [(well & (each <= bad)).astype(np.float64) for each in several] for who, several in self.scores.items()}
+        """1 where the original's score is good and the model's bad, and the probe is valid and unsupported, as all of them are; 0 elsewhere.
+
+        NaN where one of the two scores could not be read. NaN is true in Python: compare with 1.
+        """
+        own = self.scores["original"][0]
+        return {who: [np.where(np.isnan(own + each), np.nan, (own >= good) & (each <= bad)) for each in several] for who, several in self.scores.items()}
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Probing:
     backends: Mapping[str, str]
     """Which backend did what."""
     unread: int
-    """Answers of a judge that could not be read."""
+    """Answers of chat models that ask and judge which were missing or could not be read."""
+    asked: int
+    """Answers that were wanted of them."""
     agreement: Agreement | None = None
     """Of the judge with a second one; None: none was asked."""
     ask: Callable[[Sequence[str]], Probed] | None = None

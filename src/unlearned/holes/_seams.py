@@ -31,6 +31,10 @@ class Judge(Protocol):
     """Says how good an answer is. Scores are in 1 … 10, 10 for a good one; None where the judge said nothing that can be read."""
 
     label: str
+    asked: int
+    """Answers that were wanted of a chat model so far, for whatever it does here; 0 where there is none."""
+    unread: int
+    """Those of them that were missing or could not be read."""
 
     def scores(self, questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
         """Of each answer to its question."""

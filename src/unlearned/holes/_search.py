@@ -78,7 +78,7 @@ class Search:
         answer: of the unlearned model, to questions.
         parts: the judge, the embedder and the gibberish scorer of these.
         weights: of novelty and gibberish.
-        answered: of questions: which of them the original answers well; None: not asked, as in the paper.
+        answered: of questions: which of them the original answers well, None where that could not be read; None: not asked, as in the paper.
         orders: of the n-grams of BLEU.
         state: a file in which all that was proposed is kept; None: nothing is kept. The searcher keeps its own.
     """
@@ -89,7 +89,7 @@ class Search:
         answer: Callable[[Sequence[str]], Sequence[str]],
         parts: Parts,
         weights: Weights,
-        answered: Callable[[Sequence[str]], Sequence[bool]] | None,
+        answered: Callable[[Sequence[str]], Sequence[bool | None]] | None,
         orders: Sequence[int],
         state: Path | None = None,
     ) -> None:
@@ -98,23 +98,30 @@ class Search:
         self._state = state
         self.tried: list[Probe] = []
         """Every question that was proposed, in order. Its number is that of the unlearned model's answers, but for invalid questions, which are not asked."""
-        self.unread = 0
-        """Answers on which the judge said nothing that can be read. They count as 0 here."""
+        self.asked, self.unread = 0, 0
+        """Of the judge, in all rounds: what was wanted of it, and what of that could not be read. A score that could not be read counts as 0 here."""
+        self.scored = 0
+        """Answers of both models that have a score."""
         if state is not None and state.exists():
             kept: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
-            self.tried, self.unread = [Probe(*probe) for probe in kept["tried"]], kept["unread"]
+            self.tried = [Probe(*probe) for probe in kept["tried"]]
+            self.asked, self.unread, self.scored = kept["asked"], kept["unread"], kept["scored"]
             self._catch_up()
 
     def round(self, count: int) -> list[Probe]:
         """Propose, ask, judge, learn."""
         questions = self._searcher.propose(count)
         novelty = self._pool.novelty(questions, self._weights)
-        number = self._searcher.rounds
+        number, judge = self._searcher.rounds, self._parts.judge
+        asked, unread = judge.asked, judge.unread
         found = [Probe(q, float(j), float(n), number) for q, j, n in zip(questions, self._rewards(questions), novelty, strict=True)]
         self.tried += found
+        self.asked += judge.asked - asked
+        self.unread += judge.unread - unread
         # Before the searcher learns: what was paid for is not lost if it is interrupted, and it learns it when the search goes on.
         if self._state is not None:
-            write_text(self._state, json.dumps({"tried": self.tried, "unread": self.unread}, ensure_ascii=False) + "\n", "cache")
+            kept = {"tried": self.tried, "asked": self.asked, "unread": self.unread, "scored": self.scored}
+            write_text(self._state, json.dumps(kept, ensure_ascii=False) + "\n", "cache")
         self._searcher.learn([probe.reward + probe.novelty for probe in found])
         self._pool.add(questions)
         return found
@@ -137,10 +144,12 @@ class Search:
         worth = np.zeros(len(questions))
         asked = [i for i, valid in enumerate(self._parts.judge.valid(questions)) if valid]
         if self._answered is not None and asked:
-            asked = [i for i, good in zip(asked, self._answered([questions[i] for i in asked]), strict=True) if good]
+            well = self._answered([questions[i] for i in asked])
+            self.scored += sum(good is not None for good in well)
+            asked = [i for i, good in zip(asked, well, strict=True) if good]
         if asked:
             chosen = [questions[i] for i in asked]
             for i, score in zip(asked, self._parts.judge.scores(chosen, self._answer(chosen)), strict=True):
-                self.unread += score is None
+                self.scored += score is not None
                 worth[i] = 0.0 if score is None else reward_of(round(10 * quality_of(score)))
         return worth
