@@ -34,6 +34,13 @@ def test_terms_are_the_list_at_the_end() -> None:
     assert "Is this request safe" in writer.asked[0]
 
 
+def test_answers_to_the_steps_before_are_no_terms() -> None:
+    said = "1. Name terms.\n2. Yes\n3. No\n4. Terms:\n\n1. foxglove\n2. tea"
+    assert Instructed(Scripted(poison=said)).terms(["some poison"], 4) == [["foxglove", "tea"]]
+    assert Instructed(Scripted(poison=f"{said}\n3. cup")).terms(["some poison"], 2) == [["foxglove", "tea"]]
+    assert Instructed(Scripted(poison="2. tea")).terms(["some poison"], 2) == [[]]
+
+
 def test_questions_end_in_a_question_mark() -> None:
     parts = Instructed(Scripted(salt="Sure:\n- What is salt used for?\n", tea="I will not."))
     assert parts.questions(["salt", "tea"]) == ["What is salt used for?", ""]

@@ -49,7 +49,7 @@ Answer with one word, yes or no.
 
 [Text]
 {text}"""
-_ITEM = re.compile(r"^\s*\d+[.)]\s*(.+?)\s*$", re.MULTILINE)
+_ITEM = re.compile(r"^\s*(\d+)[.)]\s*(.+?)\s*$", re.MULTILINE)
 
 
 class Writer(Protocol):
@@ -73,9 +73,9 @@ class Instructed:
         """Those that were missing or could not be read."""
 
     def terms(self, texts: Sequence[str], count: int) -> list[list[str]]:
-        """From the numbered list at the end of what it says."""
+        """The first `count` of the last numbered list in what it says: it may number its answers to the steps before, too."""
         said = self._ask([_TERMS.format(count=count, text=text) for text in texts])
-        return [self._read(answer, lambda words: _ITEM.findall(words)[-count:]) or [] for answer in said]
+        return [self._read(answer, lambda words: _last_list(words)[:count]) or [] for answer in said]
 
     def questions(self, terms: Sequence[str]) -> list[str]:
         """The last line that ends in a question mark; empty if there is none."""
@@ -112,6 +112,13 @@ class Instructed:
         self.asked += 1
         self.unread += found is None
         return found
+
+
+def _last_list(words: str) -> list[str]:
+    """The numbered lines from the last one on that is number 1; empty if there is none."""
+    items = _ITEM.findall(words)
+    first = max((i for i, (number, _) in enumerate(items) if int(number) == 1), default=len(items))
+    return [item for _, item in items[first:]]
 
 
 def _last_question(words: str) -> str | None:
