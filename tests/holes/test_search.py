@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from tests.models import bundle_of, task_of
+from unlearned.engine.checkpoints import load_state
 from unlearned.engine.engine import Engine
 from unlearned.evidence.statistics import Array
 from unlearned.holes._evolve import Draws, Evolution
@@ -150,6 +154,49 @@ def test_a_policy_learns_what_it_is_paid_for() -> None:
         taught.learn([10.0 * ("rome" in question) for question in said])
     assert max(shares[:2]) < 0.2
     assert min(shares[-2:]) > 0.5
+
+
+def test_a_policy_learns_on_a_model_of_half_precision() -> None:
+    """Ratios of probabilities and values need more digits than bfloat16 has."""
+    bundle = bundle_of("llama")
+    bundle = bundle.with_model(bundle.model.to(torch.bfloat16))
+    taught = Policy(bundle, SEEDS, PolicySettings(rank=2, max_new_tokens=3, shots=1), Engine(task_of("text-generation")), None, "test")
+    taught.propose(4)
+    assert taught._rollout is not None
+    assert {each.dtype for each in taught._evaluate(taught._rollout)} == {torch.float32}
+    taught.learn([1.0, 0, 0, 0])
+    assert taught._value.weight.abs().sum() > 0
+    assert all(parameter.isfinite().all() for parameter in taught._learnt.parameters())
+
+
+def test_a_policy_goes_on_where_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimiser's state is loaded while the parameters are on the engine's device: that of parameters on another one would stay behind."""
+    first = policy(tmp_path)
+    first.propose(4)
+    first.learn([1.0, 0, 0, 0])
+    moved = list[nn.Module]()
+
+    @contextmanager
+    def moving(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+        moved.append(model)
+        yield model
+        moved.remove(model)
+
+    def load(directory: Path, model: nn.Module, optimizer: Optimizer) -> Any:
+        assert any(model is each for each in moved)
+        return load_state(directory, model, optimizer)
+
+    monkeypatch.setattr("unlearned.holes._policy.on_device", moving)
+    monkeypatch.setattr("unlearned.holes._policy.load_state", load)
+    assert policy(tmp_path).rounds == 1
+
+
+def test_a_question_ends_where_the_models_generation_does() -> None:
+    bundle = bundle_of("llama")
+    assert bundle.model.generation_config is not None
+    bundle.model.generation_config.eos_token_id = [1, 2]  # type: ignore[union-attr]
+    asking = Policy(bundle, SEEDS, PolicySettings(rank=2), Engine(task_of("text-generation")), None, "test")
+    assert asking._cut([3, 4, 2, 5]) == (3, "where does")
 
 
 def test_the_policys_model_is_not_changed() -> None:

@@ -26,7 +26,7 @@ from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.holes._ppo import advantages_of, clipped_policy_loss, clipped_value_loss, token_rewards, whitened
 from unlearned.settings import Settings
 from unlearned.tasks._task import Bundle
-from unlearned.tasks._texts import Form, tokenise_prompts
+from unlearned.tasks._texts import Form, end_tokens, tokenise_prompts
 
 
 class PolicySettings(Settings):
@@ -77,6 +77,7 @@ class Policy:
         self.label = f"PPO policy from {name}"
         self._bundle, self._tokenizer, self._seeds = bundle, bundle.companions["tokenizer"], list(seeds)
         self._settings, self._engine, self._state = settings, engine, state
+        self._ends = end_tokens(bundle)
         with seeded(derive_seed(engine.seed, "policy")):
             self._model: Any = with_adapter(bundle.model, Lora(rank=settings.rank, alpha=settings.alpha), ".").eval()
         width = bundle.model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
@@ -89,7 +90,9 @@ class Policy:
         self.rounds, self._best = 0, dict[str, float]()
         self._rollout: Rollout | None = None
         self._questions: list[str] = []
-        progress = None if state is None else load_state(state, self._learnt, self._optimizer)
+        # Where it learns: the optimiser's state goes to the device on which the parameters are when it is loaded.
+        with on_device(self._learnt, engine.device):
+            progress = None if state is None else load_state(state, self._learnt, self._optimizer)
         if progress is not None:
             self.rounds, self._best = int(progress["step"]), progress["best"]
 
@@ -154,13 +157,13 @@ class Policy:
             save_state(self._state, self._learnt, self._optimizer, {"step": self.rounds, "best": self._best})
 
     def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each token of the questions: log-probability, value and entropy, (B, T)."""
+        """Of each token of the questions: log-probability, value and entropy, (B, T), in the value's precision, whatever that of the model is."""
         length = rollout.mask.shape[1]
         positions = (rollout.attention.cumsum(dim=1) - 1).clamp(min=0)
         out = self._model(input_ids=rollout.tokens, attention_mask=rollout.attention, position_ids=positions, output_hidden_states=True)
-        logs = out.logits[:, -length - 1 : -1].log_softmax(dim=-1)
+        logs = out.logits[:, -length - 1 : -1].to(self._value.weight.dtype).log_softmax(dim=-1)
         chosen = logs.gather(2, rollout.tokens[:, -length:, None])[..., 0]
-        values = self._value(out.hidden_states[-1][:, -length - 1 : -1])[..., 0]
+        values = self._value(out.hidden_states[-1][:, -length - 1 : -1].to(self._value.weight.dtype))[..., 0]
         return chosen * rollout.mask, values * rollout.mask, -(logs.exp() * logs).sum(dim=-1) * rollout.mask
 
     def _shown(self, count: int) -> list[str]:
@@ -178,6 +181,6 @@ class Policy:
         text = ""
         for length in range(1, len(tokens) + 1):
             text = str(self._tokenizer.decode(tokens[:length], skip_special_tokens=True))
-            if tokens[length - 1] == self._tokenizer.eos_token_id or "?" in text or "\n" in text.lstrip():
+            if tokens[length - 1] in self._ends or "?" in text or "\n" in text.lstrip():
                 return length, text.strip().split("\n")[0].partition("?")[0].strip() + ("?" if "?" in text else "")
         return len(tokens), text.strip()
