@@ -17,7 +17,7 @@ from unlearned.engine.engine import Engine
 from unlearned.evidence.subject import Subject
 from unlearned.holes._filters import fair
 from unlearned.holes._images import CHANGES, ImageProbing, forgotten_classes, probe_images
-from unlearned.holes._language import LanguageProbing, _parts
+from unlearned.holes._language import LanguageProbing, _identity, _parts
 from unlearned.holes._probing import Probed, Probing
 from unlearned.holes._respondent import Respondent
 from unlearned.records import Holes, pick
@@ -234,6 +234,20 @@ def test_an_interrupted_look_goes_on_and_equals_one_that_was_not(tmp_path: Path,
         audit(budget=80).model_copy(update={"cache": tmp_path / "b"}).measure(subject(BROKEN))
     monkeypatch.setattr(Search, "round", real)
     assert audit(budget=80).model_copy(update={"cache": tmp_path / "b"}).measure(subject(BROKEN)) == whole
+
+
+def test_what_a_search_depends_on_makes_it_another_one() -> None:
+    looked = subject(BROKEN)
+    longer = Engine(looked.engine.task.model_copy(update={"max_new_tokens": 3}).bound(looked.problem.original))
+    how = audit().language
+
+    def identity(of: Subject, how: LanguageProbing = how, good: float = 7.0) -> str:
+        return _identity(of, how, good)
+
+    other = Subject(looked.problem, looked.unlearned, (), longer)
+    different = [identity(looked), identity(looked, good=8.0), identity(other), identity(looked, audit(budget=80).language)]
+    assert len(set(different)) == len(different)
+    assert identity(subject(BROKEN)) == identity(looked)
 
 
 def test_images_next_to_what_was_forgotten() -> None:

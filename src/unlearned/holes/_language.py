@@ -114,7 +114,7 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
         raise InputError(Fault("audits.knowledge-holes", what, "Give records with `prompt` and `answer`, or conversations."))
     respondent = Respondent(engine, problem.original)
     kept_in = engine.checkpoint("knowledge-holes") if cache is None else cache
-    place = None if kept_in is None else kept_in / _identity(subject, how)[:16]
+    place = None if kept_in is None else kept_in / _identity(subject, how, good)[:16]
     parts, writers = _parts(subject, how, known, forget, respondent, place)
     look = _Look(subject, parts, respondent, known, forget)
     benign = _some(list(known), how.benign, engine.seed)
@@ -218,11 +218,12 @@ def _different(questions: Sequence[str], adjacent: Sequence[str], how: LanguageP
     return [questions[i] for i in (kept[: as_diverse(rows[kept], wanted)] if how.cut else kept)]
 
 
-def _identity(subject: Subject, how: LanguageProbing) -> str:
+def _identity(subject: Subject, how: LanguageProbing, good: float) -> str:
     """Hash of everything that a search depends on. The key of a service is no part of it."""
-    problem = subject.problem
+    problem, engine = subject.problem, subject.engine
     weights = [of_tensors(model.state_dict()) for model in (problem.original.model, subject.unlearned.model)]
-    return of_json([how.model_dump(mode="json"), weights, problem.forget.fingerprint, problem.retain.fingerprint, subject.engine.seed])
+    settings = [how.model_dump(mode="json"), good, engine.task.name, engine.task.model_dump(mode="json")]
+    return of_json([settings, weights, problem.forget.fingerprint, problem.retain.fingerprint, engine.seed])
 
 
 def _some(questions: Sequence[str], count: int, seed: int) -> list[str]:
