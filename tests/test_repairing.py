@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from unlearned.holes._probing import Probed, Probing
 from unlearned.methods._forget_retain import token_divergence
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
+from unlearned.recipe import parse_recipe, with_repair
 from unlearned.records import Finding
 from unlearned.repairing import RepairSpec, faults, findings_of, repair, repaired, retained
 from unlearned.tasks._questions import questions_of
@@ -114,6 +116,28 @@ def test_what_the_judge_could_not_be_read_on_is_neither_a_hole_nor_none() -> Non
     assert shares(nothing, read=False) == {"adjacent_holes": None, "used_holes": None, "new_latent_holes": None}
 
 
+def test_what_nobody_has_asked_the_original_is_judged_before_it_is_retained() -> None:
+    looked = subject(BROKEN)
+    good, bad = [question(*pair) for pair in BROKEN[:2]], question("nobody", "live")
+    scores: Any = {"original": [np.array([9.0])], "unlearned": [np.array([1.0])], "reference": []}
+    asked = list[str]()
+
+    def ask(questions: Sequence[str]) -> Probed:
+        asked.extend(questions)
+        values = np.array([2.0 if q == bad else 9.0 for q in questions])
+        return Probed("adjacent", questions, {"original": [values], "unlearned": [values], "reference": []}, np.eye(len(questions)), 0, 0)
+
+    def kept(**more: Any) -> frozenset[str]:
+        probed = [Probed("adjacent", [], {}, np.zeros((0, 1)), 0, 0), Probed("latent", good[:1], scores, np.eye(1), 9, 3, fair=[*good, bad], **more)]
+        return retained(Probing(probed, {}, 0, 0, ask=ask), looked, RepairSpec(), 7.0, 0).questions
+
+    assert kept(sound=True) == {*good, bad}  # the search has asked
+    assert asked == []
+    assert kept() == {*good}
+    assert asked == [good[1], bad]
+    assert {each: audit(reward=each).probe(looked).probed[1].sound for each in ("loss", "answer")} == {"loss": True, "answer": False}
+
+
 @pytest.mark.parametrize("loss", ["answers", "kl"])
 def test_a_one_shot_repair_trains_the_unlearned_model_on_the_probes(loss: Any) -> None:
     task = TextGeneration(max_new_tokens=4)
@@ -155,3 +179,28 @@ def test_what_cannot_be_repaired_is_said_at_once() -> None:
     assert faults(None, (), None, "image-classification") == []
     assert [fault.field for fault in faults(RepairSpec(), (), None, "image-classification")] == ["repair"] * 3
     assert faults(RepairSpec(), (audit(),), Clumsy(), "text-generation") == []
+
+
+def test_a_method_is_not_run_again_without_what_the_first_unlearning_had() -> None:
+    parts = (audit(),), Clumsy(), "text-generation"
+    (fault,) = faults(RepairSpec(), *parts, ["prune", "selection"])
+    assert fault.field == "repair.how"
+    assert "`prune` and `selection`" in fault.what
+    assert faults(RepairSpec(how="one-shot"), *parts, ["prune", "selection"]) == []
+    recipe: dict[str, Any] = {
+        "task": "text-generation",
+        "model": "somewhere",
+        "data": {"train": "train.jsonl", "test": "test.jsonl"},
+        "forget": {"where": "group == 1"},
+        "method": "grad-diff",
+        "references": {"count": 0},
+        "audits": ["knowledge-holes"],
+        "repair": {},
+    }
+    once = {"how": "one-shot"}
+    for beside in ({"selection": {"every": 5}}, {"prune": {"fraction": 0.5, "gate": 0}}):
+        with pytest.raises(InputError, match=f"made with `{next(iter(beside))}`"):
+            parse_recipe(recipe | beside)
+        with pytest.raises(InputError, match="could not be compared"):
+            with_repair(parse_recipe(recipe | beside | {"repair": once}), how="iterative")
+    assert parse_recipe(recipe).file.repair == RepairSpec()

@@ -244,7 +244,7 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     if file and file.shadows.count and file.training is None:
         what = "it is not said how the original model was trained, so no shadow model can begin alike."
         faults.append(Fault("training", what, "Add `training:` (epochs, lr, ...), or set shadows.count: 0."))
-    faults += repair_faults(file.repair, parts["audits"], method, task_name) if file and (method or not data.get("method")) else []
+    faults += repair_faults(file.repair, parts["audits"], method, task_name, _beside_method(file)) if file and (method or not data.get("method")) else []
     selection = _selection(file.selection, task_name, faults) if file and file.selection else None
     if file and selection and file.shadows.count:
         what = "shadow models are made by the method alone, without a selection, and would not be like the model that they are compared with."
@@ -266,7 +266,7 @@ def with_repair(recipe: Recipe, **settings: Any) -> Recipe:
         spec = RepairSpec.model_validate({**given, **settings})
     except ValidationError as error:
         raise InputError(*(fault_of(detail, RepairSpec, "repair") for detail in error.errors())) from error
-    raise_faults(repair_faults(spec, recipe.audits, recipe.method, recipe.task.name))
+    raise_faults(repair_faults(spec, recipe.audits, recipe.method, recipe.task.name, _beside_method(recipe.file)))
     return recipe._replace(file=recipe.file.model_copy(update={"repair": spec}))
 
 
@@ -296,6 +296,11 @@ def _prune_faults(file: RecipeFile) -> list[Fault]:
         what = "the forget set is a request for deletion, and points that are skipped are not deleted."
         faults.append(Fault("prune.of", what, "Set `of: retain`; or, to skip them knowing that the request stays open, skip_requested: true."))
     return faults
+
+
+def _beside_method(file: RecipeFile) -> list[str]:
+    """Fields that make the unlearning more than the method alone."""
+    return [field for field in ("prune", "selection") if getattr(file, field) is not None]
 
 
 def _selection(spec: SelectionSpec, task: str, faults: list[Fault]) -> Selection | None:

@@ -6,7 +6,10 @@ Formula: `iterative`: the method runs again from the original, with up to 600 la
 `one-shot`: the unlearned model is trained on by the likelihood of the original's answers to the probes, or by KL(original ‖ model) on their tokens.
 Defaults of the authors: 600 latent and 100 adjacent probes; 800 steps of the one-shot repair; lr 5e-5 and batches of 2 there are those of their unlearning.
 Deviations: the paper keeps 117 samples of its retain set, so that its size stays 817; here all of them stay, unless `retained` says otherwise. Probes that the
-original does not answer well are not retained: its answer is what is taught. Later rounds of `one-shot` train on what the last one made.
+original does not answer well are not retained: its answer is what is taught. Where the search has not asked the original (`reward: answer`), those that have
+no score, since near duplicates of them or so many others were kept, are judged for that. Later rounds of `one-shot` train on what the last one made.
+`iterative` runs the method as it is: a recipe that thins the sets first (`prune`) or keeps the best state (`selection`) unlearns by another procedure, and what
+a repair changes could not be told from what that changes; it is refused.
 """
 
 from __future__ import annotations
@@ -66,8 +69,16 @@ class Retained(NamedTuple):
     questions: frozenset[str]
 
 
-def faults(spec: RepairSpec | None, audits: Sequence[object], method: Method | None, task: str) -> list[Fault]:
-    """What keeps a recipe from being repaired."""
+def faults(spec: RepairSpec | None, audits: Sequence[object], method: Method | None, task: str, beside: Sequence[str] = ()) -> list[Fault]:
+    """What keeps a recipe from being repaired.
+
+    Args:
+        spec: how to repair; None: not at all.
+        audits: of the recipe.
+        method: of the recipe.
+        task: its name.
+        beside: fields of the recipe by which its unlearning is more than the method alone.
+    """
     if spec is None:
         return []
     found = []
@@ -77,6 +88,10 @@ def faults(spec: RepairSpec | None, audits: Sequence[object], method: Method | N
         found.append(Fault(NAME, f"probes can be retained by language models only, not by {task}.", "Leave it out."))
     if method is None:
         found.append(Fault(NAME, "the recipe names no method that could run again.", "Add `method:`, or leave it out."))
+    if spec.how == "iterative" and beside:
+        fields = " and ".join(f"`{field}`" for field in beside)
+        what = f"an iterative repair runs the method alone, and the first model is made with {fields}: the two could not be compared."
+        found.append(Fault(f"{NAME}.how", what, f"Set it to one-shot, or leave out {fields}."))
     return found
 
 
@@ -88,8 +103,11 @@ def retained(probing: Probing, subject: Subject, spec: RepairSpec, good: float, 
     """
     chosen: list[str] = []
     for probed, most in zip(probing.probed, (spec.adjacent, spec.latent), strict=True):
-        scores = dict(zip(probed.names, probed.scores["original"][0], strict=True)) if len(probed.names) else {}
-        well = [question for question in probed.fair if scores.get(question, good) >= good]
+        scores = _of_original(probed)
+        if not probed.sound and probing.ask is not None and (unscored := [question for question in probed.fair if question not in scores]):
+            scores |= _of_original(probing.ask(unscored))
+        unknown = good if probed.sound else -math.inf
+        well = [question for question in probed.fair if scores.get(question, unknown) >= good]
         order = np.random.default_rng(derive_seed(seed, NAME, probed.kind)).permutation(len(well))[:most]
         chosen += [well[i] for i in sorted(order)]
     questions = list(dict.fromkeys(chosen))
@@ -233,7 +251,15 @@ def repair(subject: Subject, method: Method, audit: KnowledgeHoles, spec: Repair
 
 
 def _kept(subject: Subject, audit: KnowledgeHoles, spec: RepairSpec, number: int) -> Retained:
-    return retained(audit.probe(subject), subject, spec, audit.good, derive_seed(subject.engine.seed, NAME, number))
+    """What a round retains; found once for the making of its model and the look at it."""
+    seed = derive_seed(subject.engine.seed, NAME, number)
+    name = f"{NAME} {number} {spec.model_dump_json()} {audit.name} {audit.model_dump_json()}"
+    return subject.once(name, lambda: retained(audit.probe(subject), subject, spec, audit.good, seed))
+
+
+def _of_original(probed: Probed) -> dict[str, float]:
+    """The original's score of each probe, NaN where it could not be read."""
+    return dict(zip(probed.names, map(float, probed.scores["original"][0]), strict=True)) if len(probed.names) else {}
 
 
 def _new(probed: Probed, used: frozenset[str]) -> Probed:

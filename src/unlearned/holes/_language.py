@@ -145,6 +145,7 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
         look.probed("adjacent", adjacent, adjacent, 0, len(raw)),
         replace(
             look.probed("latent", _different(several, adjacent, how, parts), several, len(search.tried), len(found)),
+            sound=how.reward == "loss",
             read=not search.tried or search.scored > 0,
         ),
     ]

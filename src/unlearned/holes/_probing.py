@@ -38,6 +38,8 @@ class Probed:
     """Of each: whether it stands in a set that is not to be forgotten, word for word."""
     fair: Sequence[str] = ()
     """Everything valid and unsupported that was found, before near duplicates were dropped and the cut: what a repair can retain."""
+    sound: bool = False
+    """Whether all of `fair` passed a search that has found the original's answers to be good."""
     read: bool = True
     """Whether any answer to what was tried has a score: where none has, that nothing was found says nothing."""
 
