@@ -38,6 +38,13 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.close()
 
 
+def break_off(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [')
+
+
 class Server:
     """Answers in the order of its script, then always "fine"."""
 
@@ -80,7 +87,9 @@ def ask(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "trouble", [garbage, hang_up, say("no", 500), say("slow down", 429), say(None), say(["x"])], ids=["garbage", "hang-up", "500", "429", "null", "list"]
+    "trouble",
+    [garbage, hang_up, break_off, say("no", 500), say("slow down", 429), say(None), say(["x"])],
+    ids=["garbage", "hang-up", "break-off", "500", "429", "null", "list"],
 )
 def test_trouble_costs_attempts_not_results(start: Callable[..., Server], trouble: Reply) -> None:
     server, waits = start(trouble, trouble), list[float]()
@@ -109,6 +118,18 @@ def test_what_cannot_be_had_is_counted(start: Callable[..., Server]) -> None:
 def test_a_refusal_for_good_is_said_in_words(start: Callable[..., Server]) -> None:
     with pytest.raises(InputError, match="the server refuses \\(401"):
         Endpoint("m", start(say("who are you", 401)).url, per_minute=1e9).write([ask("a")])
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_conversation_that_is_refused_costs_its_answer_alone(start: Callable[..., Server], status: int, tmp_path: Path) -> None:
+    server = start(say("one"), say("too long", status), say("three"), say("too long", status))
+    endpoint = Endpoint("m", server.url, tmp_path / "t.jsonl", per_minute=1e9)
+    assert endpoint.write([ask("a"), ask("b"), ask("c")]) == ["one", None, "three"]
+    assert (endpoint.requests, endpoint.failed) == (3, 1)
+    # An interrupted look goes on with what was refused, and it has its answers in the transcript.
+    assert Endpoint("m", server.url, tmp_path / "t.jsonl", per_minute=1e9).write([ask("b"), ask("a")]) == [None, "one"]
+    with pytest.raises(InputError, match=f"the server refuses \\({status}"):
+        Endpoint("m", start(say("no such model", status)).url, per_minute=1e9).write([ask("a")])
 
 
 def test_what_was_answered_is_never_asked_again(start: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

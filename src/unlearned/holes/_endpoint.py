@@ -5,6 +5,7 @@ What was answered once is kept in a transcript and never asked again, so that an
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -20,6 +21,12 @@ from unlearned.errors import Fault, InputError, writing
 from unlearned.holes._instruct import Message
 
 _AGAIN = frozenset({408, 409, 425, 429})
+_FOR_THE_ASKED = frozenset({400, 413, 422})
+"""Refusals that may be for what was asked, such as a text longer than the model's context."""
+
+
+class _RefusedError(Exception):
+    """The server will not answer this, however often it is asked."""
 
 
 class Endpoint:
@@ -69,10 +76,10 @@ class Endpoint:
         self.label = f"{model} at an endpoint"
 
     def write(self, conversations: Sequence[Sequence[Message]]) -> list[str | None]:
-        """One answer each; None where every attempt failed.
+        """One answer each; None where every attempt failed, or where the server refuses what it was asked, though it has answered something else.
 
         Raises:
-            InputError: if the server refuses for good: an unknown model, a wrong key.
+            InputError: if the server refuses for good: an unknown model, a wrong key, or all that it is asked.
         """
         return [self._one(conversation) for conversation in conversations]
 
@@ -101,7 +108,10 @@ class Endpoint:
                 self._wait(pause)
             self._last = time.monotonic()
             self.requests += 1
-            answer = self._send(asked)
+            try:
+                answer = self._send(asked)
+            except _RefusedError:
+                return None
             if answer is not None:
                 return answer
         return None
@@ -118,11 +128,15 @@ class Endpoint:
             usage = found.get("usage") or {}
             self.tokens += int(usage.get("total_tokens") or 0)
         except urllib.error.HTTPError as error:
+            if error.code in _FOR_THE_ASKED and self._kept:
+                raise _RefusedError from error
             if error.code < 500 and error.code not in _AGAIN:
                 what = f"the server refuses ({error.code} {error.reason})."
                 raise InputError(Fault(self._field, what, "Check the name of the model, the address and the key.")) from error
             return None
-        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):  # no connection, a timeout, or an answer that is not of the protocol
+        except (OSError, http.client.HTTPException):  # no connection, a timeout, or one that breaks
+            return None
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # an answer that is not of the protocol
             return None
         return answer if isinstance(answer, str) else None
 
