@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from tests.holes.known import FORGET, NAMES, RETAIN, answer, problem, question
 from unlearned.engine.engine import Engine
-from unlearned.holes._plain import HashedWords, OriginalsJudge, TemplateQuestions, UnseenLetters, WordSupport, WordTerms, repetition, rouge_f
+from unlearned.evidence.statistics import Array
+from unlearned.holes import _adjacent, _plain
+from unlearned.holes._plain import _WORD, HashedWords, OriginalsJudge, TemplateQuestions, UnseenLetters, WordSupport, WordTerms, repetition, rouge_f
 from unlearned.holes._respondent import Respondent
+from unlearned.holes._seams import Parts
 
 BACKGROUND = [f"{question(*pair)} {answer(*pair)}" for pair in RETAIN]
 
@@ -20,6 +26,62 @@ def test_terms_are_what_is_rare_elsewhere() -> None:
         assert any(NAMES[0] in term for term in found)
     assert WordTerms([]).terms(["?!", "..."], 3) == [[], []]
     assert WordTerms([]).terms(["of the"], 3) == [[]]
+
+
+def test_terms_equal_those_of_the_whole_matrix() -> None:
+    """Of equally heavy ones the first in the alphabet, and none that a text does not have."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [*BACKGROUND[:6], "zebra apple mango", "mango mango zebra", "of the", "apple"]
+    weights = TfidfVectorizer(ngram_range=(1, 2), stop_words="english", token_pattern=_WORD).fit([*BACKGROUND, *texts])
+    names, rows = weights.get_feature_names_out(), weights.transform(texts).toarray()
+    for count in (1, 3, 50):
+        expected = [[names[i] for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0] for row in rows]
+        assert WordTerms(BACKGROUND).terms(texts, count) == expected
+
+
+def test_terms_need_no_matrix_of_all_texts_and_all_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    for name in ("todense", "toarray"):
+        monkeypatch.setattr(csr_matrix, name, refused)
+    assert WordTerms(BACKGROUND).terms(["zebra apple"], 1) == [["apple"]]
+
+
+def test_each_question_is_read_once_for_all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    checker, read = WordSupport(BACKGROUND), list[str]()
+
+    def reading(text: str) -> frozenset[str]:
+        read.append(text)
+        return frozenset(text.split())
+
+    monkeypatch.setattr(_plain, "_content", reading)
+    assert checker.overlaps(["a b", "c"], ["a", "b a", "d"]).tolist() == [1, 0]
+    assert sorted(read) == sorted(["a b", "c", "a", "b a", "d"])
+
+
+@pytest.mark.parametrize("per_text", [1, 3, 50])
+def test_the_nearest_questions_are_those_of_one_product(per_text: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget, benign = [question(*pair) for pair in FORGET], [question(*pair) for pair in RETAIN]
+    sizes = list[int]()
+
+    class Rows:
+        """Few directions, so that many questions are equally near."""
+
+        label = "rows"
+
+        def embed(self, texts: Sequence[str]) -> Array:
+            sizes.append(len(texts))
+            return np.array([np.eye(3)[len(text) % 3] for text in texts])
+
+    found = Parts(WordTerms([]), TemplateQuestions(), None, WordSupport([]), Rows(), UnseenLetters([]))  # type: ignore[arg-type]  # no judge is asked
+    alike = Rows().embed(forget) @ Rows().embed(benign).T
+    expected = list(dict.fromkeys(benign[j] for row in alike for j in (-row).argsort(kind="stable")[:per_text]))
+    monkeypatch.setattr(_adjacent, "BLOCK", 7)
+    sizes.clear()
+    assert _adjacent.nearest_questions(forget, benign, per_text, found) == expected
+    assert max(sizes) == 7
 
 
 def test_one_question_for_each_term() -> None:

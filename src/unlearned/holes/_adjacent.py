@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from unlearned.holes._seams import Parts
+
+BLOCK = 1024
+"""Questions whose directions are in memory at once: each has thousands of numbers, and a retain set may have hundreds of thousands of questions."""
 
 
 def adjacent_questions(forget: Sequence[str], per_text: int, parts: Parts) -> list[str]:
@@ -22,10 +27,17 @@ def adjacent_questions(forget: Sequence[str], per_text: int, parts: Parts) -> li
 def nearest_questions(forget: Sequence[str], benign: Sequence[str], per_text: int, parts: Parts) -> list[str]:
     """Of questions that are known to be harmless, those that are nearest to each forget text by the embedder's cosine. Different ones, in order.
 
-    Ours: where no language model writes questions, what the retain set asks about the same things is what lies next to the forget set.
+    Ours: where no language model writes questions, what the retain set asks about the same things is what lies next to the forget set. Of equally near ones
+    the first.
     """
     if not benign or not forget:
         return []
-    alike = parts.embedder.embed(forget) @ parts.embedder.embed(benign).T
-    chosen = [benign[j] for row in alike for j in (-row).argsort(kind="stable")[:per_text]]
-    return list(dict.fromkeys(chosen))
+    texts = parts.embedder.embed(forget)
+    alike, at = np.zeros((len(texts), 0)), np.zeros((len(texts), 0), dtype=np.int64)
+    for start in range(0, len(benign), BLOCK):
+        block = parts.embedder.embed(benign[start : start + BLOCK])
+        alike = np.hstack([alike, texts @ block.T])
+        at = np.hstack([at, np.tile(np.arange(start, start + len(block)), (len(texts), 1))])
+        nearest = (-alike).argsort(axis=1, kind="stable")[:, :per_text]
+        alike, at = np.take_along_axis(alike, nearest, axis=1), np.take_along_axis(at, nearest, axis=1)
+    return list(dict.fromkeys(benign[j] for j in at.ravel().tolist()))

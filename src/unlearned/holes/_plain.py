@@ -5,6 +5,7 @@ They are cheap, they give the same numbers every time, and they are blunter than
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -45,8 +46,10 @@ class WordTerms:
             weights.fit([*self._background, *texts])
         except ValueError:  # nothing but stop words
             return [[] for _ in texts]
-        names, rows = weights.get_feature_names_out(), np.asarray(weights.transform(texts).todense())
-        return [[str(names[i]) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0] for row in rows]
+        names, rows = weights.get_feature_names_out(), weights.transform(texts).tocsr()
+        rows.sort_indices()  # of equally heavy terms the first in the alphabet
+        parts = [slice(first, end) for first, end in pairwise(rows.indptr)]
+        return [[str(names[rows.indices[part][i]]) for i in np.argsort(-rows.data[part], kind="stable")[:count]] for part in parts]
 
 
 class TemplateQuestions:
@@ -89,12 +92,13 @@ class WordSupport:
         1 for a question without content words; 0 where there is no text.
         """
         contents = [_content(text) for text in texts]
-        return np.array([max((self._share_in(content, _content(question)) for content in contents), default=0.0) for question in questions])
+        return np.array([self._most(_content(question), contents) for question in questions])
 
-    def _share_in(self, content: frozenset[str], asked: frozenset[str]) -> float:
-        weights = {word: np.log((1 + self._size) / (1 + self._having.get(word, 0))) + 1 for word in asked}
+    def _most(self, asked: frozenset[str], contents: Sequence[frozenset[str]]) -> float:
+        weights = {word: float(np.log((1 + self._size) / (1 + self._having.get(word, 0))) + 1) for word in asked}
         total = sum(weights.values())
-        return float(sum(weight for word, weight in weights.items() if word in content) / total) if total else 1.0
+        shares = (sum(weight for word, weight in weights.items() if word in content) / total if total else 1.0 for content in contents)
+        return max(shares, default=0.0)
 
 
 class HashedWords:
@@ -204,9 +208,15 @@ def repetition(text: str) -> float:
 
 
 def _content(text: str) -> frozenset[str]:
+    empty = _stop_words()
+    return frozenset(word for word in words_of(text) if word not in empty and any(c.isalnum() for c in word))
+
+
+@functools.cache
+def _stop_words() -> frozenset[str]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    return frozenset(word for word in words_of(text) if word not in ENGLISH_STOP_WORDS | _OF_TEMPLATES and any(c.isalnum() for c in word))
+    return frozenset(ENGLISH_STOP_WORDS | _OF_TEMPLATES)
 
 
 def _trigrams(text: str) -> list[str]:
