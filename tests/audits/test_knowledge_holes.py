@@ -18,7 +18,7 @@ from unlearned.evidence.subject import Subject
 from unlearned.holes._filters import fair
 from unlearned.holes._images import CHANGES, ImageProbing, forgotten_classes, probe_images
 from unlearned.holes._language import LanguageProbing, _identity, _parts
-from unlearned.holes._probing import Probed, Probing
+from unlearned.holes._probing import Kind, Probed, Probing
 from unlearned.holes._respondent import Respondent
 from unlearned.records import Holes, pick
 from unlearned.tasks._questions import questions_of, texts_of
@@ -154,18 +154,24 @@ def test_a_judge_whose_ratings_cannot_be_read_finds_no_number_instead_of_no_hole
 
 def test_shares_are_over_the_probes_whose_scores_could_be_read() -> None:
     nan = np.nan
+    kinds: list[tuple[Kind, int]] = [("adjacent", 0), ("latent", 10)]
     scores: Any = {"original": [np.array([9, nan, 9, 9, 2.0])], "unlearned": [np.array([1, 1, nan, 9, 1.0])], "reference": []}
     names = ["what is a ?", "what is b ?", "what is c ?", "what is d ?", "what is e ?"]
-    adjacent, latent = (Probed(kind, names, scores, np.eye(5), calls, 5, known=[True] * 5) for kind, calls in (("adjacent", 0), ("latent", 10)))
+    adjacent, latent = (Probed(kind, names, scores, np.eye(5), calls, 5, known=[True] * 5) for kind, calls in kinds)
     judged = KnowledgeHoles()
     probing = Probing([adjacent, latent], {}, 2, 20)
     findings = judged.findings(probing)
-    values = {f.metric: (f.value, f.n) for f in pick(findings, subject="unlearned")}
-    assert values["adjacent_holes"] == (pytest.approx(1 / 3), 3)
-    assert values["adjacent_answered"] == (pytest.approx(1 / 4), 4)
-    assert values["adjacent_share_1"] == (pytest.approx(3 / 4), 4)
-    assert values["holes_per_1000"] == (100, 10)
-    assert values["judge_unread"] == (2, 20)
+    expected = {
+        "adjacent_holes": (1 / 3, 3),
+        "adjacent_answered": (1 / 4, 4),
+        "adjacent_share_1": (3 / 4, 4),
+        "holes_per_1000": (100, 10),
+        "judge_unread": (2, 20),
+    }
+    for metric, (value, n) in expected.items():
+        (found,) = pick(findings, metric=metric, subject="unlearned")
+        assert found.value == pytest.approx(value)
+        assert found.n == n
     assert judged.holes(latent) == names[:1]
     assert [probe.hole for probe in judged.shown(probing).probes] == [True, False, False, False, False] * 2
     assert not pick(judged.findings(Probing([adjacent, latent], {}, 0, 20)), metric="judge_unread")
