@@ -107,6 +107,21 @@ def test_training_starts_from_the_attacked_model_and_moves_its_attention_alone()
     assert same_bits(before, bits(subject.unlearned.model))
 
 
+@pytest.mark.parametrize(("kind", "blend"), [("pixel", 0.0), ("plain", 1.0)])
+def test_what_the_attack_costs_elsewhere_is_told(kind: str, blend: float) -> None:
+    """A naive mean over the test set; without any share of the adapter nothing is lost."""
+    subject = subject_of(kind, references=0)
+    task, model, test = subject.engine.task, subject.unlearned.model, subject.problem.test
+    with torch.no_grad():
+        mean = float(task.utility(model, task.collate([test[i] for i in range(len(test))])).double().mean())
+    findings = Memora(**SMALL, blend=blend).measure(subject)
+    [before], [after] = (pick(findings, metric=metric) for metric in ("utility_before", "utility_after"))
+    assert before.value == pytest.approx(mean)
+    assert (before.split, before.subject) == ("test", "unlearned")
+    assert after.value is not None
+    assert after.value == before.value if blend == 0 else 0 <= after.value <= 1
+
+
 @pytest.mark.parametrize("kind", ["pixel", "stable-xl"])
 def test_ends_of_automemora(kind: str) -> None:
     """w = 0: the unlearned model; w = 1: the adapted one; between, guided predictions are blended; an adapter that does nothing makes w irrelevant."""

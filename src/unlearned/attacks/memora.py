@@ -19,6 +19,7 @@ as label. Language models: the model is given a question and the first `share` o
 at `depth` is put between those of the two references, and it goes on by itself. Adapters go beside all linear layers and convolutions.
 Findings: `knowledge` with the steps as budget and `retention`; `recovery`, `half_recovery_steps`, `recovery_area` and `label_long_term_probability`: whether it
 comes back at least twice as fast as in models that never knew, under the same attack on the same references (see `_recovery.py`; this measure is ours).
+`utility_before`, `utility_after`: what the unlearned model is good for on the test set, before the attack and after its last step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import SampleCurves, curves_of, findings_of_knowledge, knowledge_of
+from unlearned.attacks._curves import SampleCurves, curves_of, findings_of_knowledge, knowledge_of, mean_of
 from unlearned.attacks._recovery import GRID, findings_of_recovery
 from unlearned.attacks._regrown import Divided, Regrowth, concepts_of, divide
 from unlearned.attacks._regrown_classes import RegrownClasses
@@ -45,17 +46,18 @@ from unlearned.engine.files import atomic_directory
 from unlearned.engine.settings import Optimisation
 from unlearned.engine.training import Fashion, relearnt
 from unlearned.errors import DivergedError, Fault, InputError, raise_faults
-from unlearned.evidence.comparison import absent
+from unlearned.evidence.comparison import Measured, absent, compare
 from unlearned.evidence.pictures import show
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
-from unlearned.records import Finding
+from unlearned.records import Finding, SubjectName
 from unlearned.settings import Pattern
 from unlearned.tasks._task import DataSource
 from unlearned.tasks.image_generation import Blended, ImageGeneration, denoiser_of
 from unlearned.tasks.text_generation import TextGeneration
 
+_NOT_HELD_AGAINST = "it tells what the attack costs the model itself"
 FEWEST = "no concept of the forget set has three samples, so that there is no pair of references with something left to measure"
 
 
@@ -136,7 +138,7 @@ class Memora(Attack):
 
     def evaluations(self, problem: Problem) -> int:
         regrown = self.pairs * self.points * 4
-        return round(len(self.budgets()) + (self.steps * self.batch_size * 3 / 10 + regrown) / len(problem.forget))
+        return round(len(self.budgets()) + (self.steps * self.batch_size * 3 / 10 + regrown + 2 * len(problem.test)) / len(problem.forget))
 
     def budgets(self) -> list[int]:
         """Steps after which knowledge is measured."""
@@ -148,16 +150,30 @@ class Memora(Attack):
         if not len(material.references) or not len(material.rest):
             return [absent(self.name, "knowledge", material.split, FEWEST, unit="share", kind="attack")]
 
+        elsewhere: list[Finding] = []
+
         def curve(model: nn.Module) -> list[Array]:
             if model is subject.problem.original.model:
                 return [knowledge_of(subject, model, material.rest)]
-            return self.attacked(subject, model, material)[1]
+            made, points = self.attacked(subject, model, material)
+            if model is subject.unlearned.model:
+                elsewhere.extend(self._elsewhere(subject, model, self._asked(model, made)))
+            return points
 
         try:
-            return self.concluded(subject, material, curves_of(subject, curve))
+            return [*self.concluded(subject, material, curves_of(subject, curve)), *elsewhere]
         except DivergedError as error:
             reason = f"the attack itself diverged ({str(error).partition(':')[0]}); give it a lower lr"
             return [absent(self.name, "knowledge", material.split, reason, unit="share", kind="attack")]
+
+    def _elsewhere(self, subject: Subject, before: nn.Module, after: nn.Module) -> list[Finding]:
+        """The usefulness of the unlearned model before the attack and after all of its steps: a model that was broken on the way regrew nothing."""
+        found: list[Finding] = []
+        for metric, model in (("utility_before", before), ("utility_after", after)):
+            value = mean_of(subject.engine.evaluate(model, subject.problem.test, subject.engine.task.utility).numpy())
+            measured: dict[SubjectName, list[Measured]] = {"unlearned": [value]}
+            found += compare(self.name, metric, "test", measured, unit="share", direction="none", kind="attack", no_reference=_NOT_HELD_AGAINST)
+        return found
 
     def concluded(self, subject: Subject, material: Divided, curves: SampleCurves) -> list[Finding]:
         """What curves of all models come to; of the original the first point suffices."""
