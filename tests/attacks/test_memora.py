@@ -107,10 +107,10 @@ def test_training_starts_from_the_attacked_model_and_moves_its_attention_alone()
     assert same_bits(before, bits(subject.unlearned.model))
 
 
-@pytest.mark.parametrize(("kind", "blend"), [("pixel", 0.0), ("plain", 1.0)])
-def test_what_the_attack_costs_elsewhere_is_told(kind: str, blend: float) -> None:
+@pytest.mark.parametrize("blend", [0.0, 1.0])
+def test_what_the_attack_costs_elsewhere_is_told(blend: float) -> None:
     """A naive mean over the test set; without any share of the adapter nothing is lost."""
-    subject = subject_of(kind, references=0)
+    subject = subject_of("pixel", references=0)
     task, model, test = subject.engine.task, subject.unlearned.model, subject.problem.test
     with torch.no_grad():
         mean = float(task.utility(model, task.collate([test[i] for i in range(len(test))])).double().mean())
@@ -309,6 +309,7 @@ def test_a_classifier_that_hides_is_asleep_and_one_that_never_knew_is_gone(seed:
         ({"references": "source"}, "go together"),
         ({"save": "there", "lora": None}, "without `lora` there is none"),
         ({"points": 1}, "greater than or equal to 2"),
+        ({"parameters": "("}, "is not a regular expression"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], words: str) -> None:
@@ -326,7 +327,6 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], words: str) -> None:
         ("unet", {"prompt": "a photo of 1"}, "prompt", "not asked with prompts"),
         ("pixel", {"prompt": "a drawing of 1"}, "prompt", "does not know"),
         ("pixel", {"source": "/nowhere.npz", "references": "source"}, "source", "there is no file"),
-        ("plain", {"parameters": "("}, "parameters", "not a regular expression"),
         ("plain", {"save": "/tmp"}, "save", "is there already"),
     ],
 )

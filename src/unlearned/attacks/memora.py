@@ -161,10 +161,11 @@ class Memora(Attack):
             return points
 
         try:
-            return [*self.concluded(subject, material, curves_of(subject, curve)), *elsewhere]
+            curves = curves_of(subject, curve)
         except DivergedError as error:
             reason = f"the attack itself diverged ({str(error).partition(':')[0]}); give it a lower lr"
             return [absent(self.name, "knowledge", material.split, reason, unit="share", kind="attack")]
+        return [*elsewhere, *self.concluded(subject, material, curves)]
 
     def _elsewhere(self, subject: Subject, before: nn.Module, after: nn.Module) -> list[Finding]:
         """The usefulness of the unlearned model before the attack and after all of its steps: a model that was broken on the way regrew nothing."""
