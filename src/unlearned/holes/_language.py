@@ -132,7 +132,7 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
         how.orders,
         None if place is None else place / "search.json",
     )
-    earlier = search.asked, search.unread  # in rounds before an interruption, of which the judge of this session knows nothing
+    earlier = search.asked, search.unread  # in rounds before an interruption, of which the judge of this process knows nothing
     with progress_bar("knowledge-holes", how.budget, engine.show_progress, done=min(len(search.tried), how.budget)) as bar:
         while len(search.tried) < how.budget:
             size = min(how.round_size, how.budget - len(search.tried))
