@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.models import bits, generators, layer_of, made, modes, plain_network, problem_of, same_bits
 from unlearned.api import forget
@@ -218,6 +218,28 @@ def test_what_is_measured_in_the_middle_of_a_training_in_mixed_precision_is_not_
     finally:
         AcceleratorState._reset_state(True)
     assert torch.equal(before, during)
+
+
+def test_a_forward_pass_of_the_models_own_outlives_mixed_precision() -> None:
+    from accelerate.state import AcceleratorState
+
+    problem = problem_of("plain")
+    AcceleratorState._reset_state(True)
+    try:
+        engine = Engine(problem.task, Compute(precision="bf16", device="cpu"))
+        model = copy.deepcopy(problem.original.model)
+        usual = model.forward
+
+        def own(images: Tensor) -> Tensor:
+            found: Tensor = usual(images)
+            return found
+
+        model.forward = own
+        engine.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        engine.release(model)
+    finally:
+        AcceleratorState._reset_state(True)
+    assert model.forward is own
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e9])

@@ -171,7 +171,7 @@ class Memora(Attack):
         """The usefulness of the unlearned model before the attack and after all of its steps: a model that was broken on the way regrew nothing."""
         found: list[Finding] = []
         for metric, model in (("utility_before", before), ("utility_after", after)):
-            value = mean_of(subject.engine.evaluate(model, subject.problem.test, subject.engine.task.utility).numpy())
+            value = mean_of(subject.value(subject.engine.task.utility, "test", model).numpy())
             measured: dict[SubjectName, list[Measured]] = {"unlearned": [value]}
             found += compare(self.name, metric, "test", measured, unit="share", direction="none", kind="attack", no_reference=_NOT_HELD_AGAINST)
         return found

@@ -105,8 +105,11 @@ class Engine:
     def release(self, model: nn.Module) -> None:
         """Let go of what `prepare` wrapped; the model computes in the precision of its weights again."""
         if not self.plain:
-            self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-            model.__dict__.pop("forward", None)  # what is left there is the class's own, bound
+            if _ORIGINAL in model.__dict__:
+                own = model.__dict__.pop(_ORIGINAL)
+                del model.forward
+                if model.forward != own:  # the model had one of its own, other than its class's
+                    model.forward = own
             self.accelerator.free_memory()
 
     def to_device(self, batch: Batch) -> Batch:
@@ -172,15 +175,19 @@ class Engine:
             self.accelerator.end_training()
 
 
+_ORIGINAL = "_original_forward"
+"""Where accelerate keeps the forward pass that it wraps for mixed precision."""
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode and the precision of the weights, also in the middle of a training in mixed precision; what was before is put back afterwards."""
     modes = [(layer, layer.training) for layer in model.modules()]
     inner = getattr(model, "module", model)
-    mixed = inner.__dict__.get("forward") if "_original_forward" in inner.__dict__ else None  # where accelerate keeps what it wraps
+    mixed = inner.forward if _ORIGINAL in inner.__dict__ else None
     model.eval()
     if mixed is not None:
-        inner.forward = inner._original_forward
+        inner.forward = inner.__dict__[_ORIGINAL]
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, evaluating
 from unlearned.engine.layer_parts import Part, derivatives, has_parts, part_of, watched
+from unlearned.tasks._decoders import language_model_in
 from unlearned.tasks._task import Choices
 
 LARGEST = 4096
@@ -84,7 +85,7 @@ def parts(engine: Engine, model: nn.Module, samples: Samples, layers: dict[str, 
 
 def _output_layers(model: nn.Module) -> set[nn.Module]:
     """What says the logits of a language model, with an adapter's layers in it; none of other models."""
-    asked = next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), None)
+    asked = language_model_in(model)
     layer = None if asked is None else asked.get_output_embeddings()  # type: ignore[operator]
     return set(layer.modules()) if isinstance(layer, nn.Module) else set()
 

@@ -136,6 +136,7 @@ class TRW(ObjectiveMethod):
             faults += self._misfits(problem, engine.task.outputs(model, one).shape[1])
             if self.similarity in {"logit-weights", "features"}:
                 head_of(model, one["pixel_values"])
+        with collecting(faults):
             self._other(problem, engine)
         return faults
 

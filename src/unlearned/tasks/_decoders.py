@@ -33,13 +33,18 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return max(lists, key=len)
 
 
+def language_model_in(model: nn.Module) -> nn.Module | None:
+    """What has a vocabulary, also within adapters, which answer for attributes of the model inside; None: nothing has."""
+    return next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), None)
+
+
 def run(model: nn.Module, count: int, **inputs: Any) -> Any:
     """A forward pass with logits of the last `count` tokens; of all where the model cannot leave any out, as nearly all decoders of transformers can.
 
     One for each word of the vocabulary, they are most of what a small model computes and holds.
     """
-    # Within adapters, which hand on what they do not know, and which answer for attributes of the model inside.
-    asked = next((module for module in model.modules() if hasattr(type(module), "get_output_embeddings")), model)
+    inner = language_model_in(model)
+    asked = model if inner is None else inner
     return model(**inputs, **({"logits_to_keep": count} if "logits_to_keep" in inspect.signature(asked.forward).parameters else {}))
 
 
