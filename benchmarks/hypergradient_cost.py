@@ -19,14 +19,13 @@ import torch
 from peak_memory import peak_bytes
 
 from unlearned.api import forget
-from unlearned.bench._drawers import HELD_OUT, TRAIN, digits, drawer
+from unlearned.bench._pictures import digits
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import FineTuning
 from unlearned.engine.hypergradient import Proximal, hypergradient, norm_of
 from unlearned.engine.settings import Compute
 from unlearned.methods.resalign import ResAlign
 from unlearned.problem import Problem
-from unlearned.tasks.image_generation import ImageGeneration
 
 STEPS = 3
 BATCH = 32
@@ -34,12 +33,12 @@ VARIANTS = {"plain": {"beta": 0.0}, "exact": {}, "differences": {"products": "di
 
 
 def problem() -> tuple[Problem, Engine]:
-    task = ImageGeneration().bound(drawer())
-    train = digits(TRAIN, task)
+    bed = digits()
+    task, train = bed.task.bound(bed.drawer), bed.train
     labels = train.fact("label")
     chosen = [i for i, label in enumerate(labels) if label == 3]
     rest = [i for i, label in enumerate(labels) if label != 3]
-    return Problem(task, drawer(), train.subset(chosen), train.subset(rest), digits(HELD_OUT, task)), Engine(task, Compute(threads=1))
+    return Problem(task, bed.drawer, train.subset(chosen), train.subset(rest), bed.held_out), Engine(task, Compute(threads=1))
 
 
 def method(variant: str) -> ResAlign:

@@ -1,17 +1,18 @@
 """Resilience: does a concept that a diffusion model has unlearned come back when the model is fine-tuned on something else?
 
 Paper: Li et al. 2025, "ResAlign", NeurIPS 2025, arXiv 2507.16302: an unsafe concept of Stable Diffusion 1.4, fine-tuned on DreamBench++ and DiffusionDB.
-What differs: everything is small, and the concept is a digit. A UNet of 0.2 million weights draws 8 x 8 digits of scikit-learn from prompts, and a classifier
-says what it drew. No number of the paper stands beside ours; its ablation does so in words, in the documentation.
-Rows: setting `before`, then DATA/HOW for each fine-tuning of the unlearned model. Data and settings are held out from the pool that ResAlign rehearses: digits
-by other writers without the concept (`benign`), the same turned by a quarter (`new`), and with a fifth of the concept (`contaminated`); AdamW on all weights
-(`full`), SGD with momentum (`momentum`), Adam on rank-8 adapters (`lora`). Metrics: `concept_rate`, share of images from the concept's prompt that show it;
-`retain_accuracy`, share of images from the other prompts that show what was asked for; `frechet`, distance of the features of these images from true ones,
-never to be called FID; `seconds`, processor time of unlearning. `retrain` was trained without the concept: what it learns from a fine-tuning anybody learns.
+What differs: everything is small, and the concept is a digit or a garment. A UNet of 0.2 million weights draws 8 x 8 digits of scikit-learn, or Fashion-MNIST
+at 16 x 16, from prompts, and a classifier says what it drew. No number of the paper stands beside ours; its ablation does so in words, in the documentation.
+Rows: setting `before`, then DATA/HOW for each fine-tuning of the unlearned model. Data and settings are held out from the pool that ResAlign rehearses: images
+without the concept (`benign`), digits by other writers or garments of the test part; the same turned by a quarter (`new`); and with a fifth of the concept
+(`contaminated`). AdamW on all weights (`full`), SGD with momentum (`momentum`), Adam on rank-8 adapters (`lora`). Metrics: `concept_rate`, share of images
+from the concept's prompt that show it; `retain_accuracy`, share of images from the other prompts that show what was asked for; `frechet`, distance of the
+features of these images from true ones, never to be called FID; `seconds`, processor time of unlearning. `retrain` was trained without the concept: what it
+learns from a fine-tuning anybody learns.
 The ablation: `resalign-direct` (β = 0: gradient ascent and distillation), `resalign-first-order` (rehearsals, but K = 1: no hypergradient),
 `resalign-one-data` (the pool's settings on one part of the data), `resalign-one-setting` (one setting on three parts). `resalign-esd` has ESD's loss, which
-is bounded, in the place of ascent, and `resalign-esd-direct` the same without rehearsals. Settings of methods are fixed, not chosen on any result of the digit
-that is reported.
+is bounded, in the place of ascent, and `resalign-esd-direct` the same without rehearsals. Settings of methods are fixed, not chosen on any result of the
+concept that is reported.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 from unlearned.api import forget
 from unlearned.audits.generation import frechet
 from unlearned.bench import suites
-from unlearned.bench._drawers import HELD_OUT, TRAIN, digits, drawer
+from unlearned.bench._images import require_images
+from unlearned.bench._pictures import DIGITS, HELD_OUT, PicturesName, pictures
 from unlearned.bench._suite import Cell, Place, Suite
 from unlearned.data.samples import Samples, union
 from unlearned.engine.adapters import Lora, merged, with_adapter
@@ -107,6 +109,9 @@ class Bench(Cell):
     sampling_steps: int
     settings: tuple[str, ...]
     quick: bool
+    data: PicturesName = "digits"
+    held_out: int = HELD_OUT
+    judged: int = 1000
 
     @property
     def title(self) -> str:
@@ -114,17 +119,16 @@ class Bench(Cell):
 
     def bed(self, place: Place) -> Bed:
         """Data and models; models are trained once and kept."""
-        task = ImageGeneration.model_validate({"judge": "digits", "sampling_steps": self.sampling_steps})
-        train, held_out = digits(TRAIN, task).subset(range(self.train)), digits(HELD_OUT, task)
-        bound = task.bound(drawer())
+        task, drawer, train, held_out, turned = pictures(self.data, place, self.train, self.held_out, self.judged, self.sampling_steps)
+        bound = task.bound(drawer)
         engine = Engine(bound, place.compute.model_copy(update={"workers": 1}), seed=self.seed)
         chosen, rest = _divided(train, self.concept)
         how = Training(optimizer="adamw", lr=2e-3, weight_decay=0.0, batch_size=64, epochs=self.epochs, schedule="cosine")
         bank = Bank(engine, place.cache / "models")
-        [original] = bank.get([Trained(drawer(), self.seed, train, how, "original")], "original")
-        [reference] = bank.get([Trained(drawer(), derive_seed(self.seed, "reference"), rest, how)], "reference")
+        [original] = bank.get([Trained(drawer, self.seed, train, how, "original")], "original")
+        [reference] = bank.get([Trained(drawer, derive_seed(self.seed, "reference"), rest, how)], "reference")
         problem = Problem(bound, original.bundle, chosen, rest, held_out)
-        return Bed(engine, problem, reference.bundle.model, held_out, digits(HELD_OUT, task, turned=True))
+        return Bed(engine, problem, reference.bundle.model, held_out, turned)
 
     def run(self, place: Place) -> Sequence[BenchRow]:
         bed = self.bed(place)
@@ -226,15 +230,18 @@ def _true(samples: Samples) -> Tensor:
 
 @suites.register("resilience")
 class ResilienceSuite(Suite):
-    """Methods that make a diffusion model forget a digit, before and after it is fine-tuned on something else."""
+    """Methods that make a diffusion model forget a digit or a garment, before and after it is fine-tuned on something else."""
 
     name: ClassVar[str] = "resilience"
-    concept: int = Field(3, ge=0, le=9, description="The digit that is forgotten.")
+    data: PicturesName = Field("digits", description="What is drawn: digits of 8 x 8 pixels, or Fashion-MNIST at 16 x 16.")
+    concept: int = Field(3, ge=0, le=9, description="What is forgotten: the digit, or the number of the garment (3: dress).")
     methods: tuple[str, ...] = Field(("original", "retrain", *CONTENDERS), min_length=1, description="What takes part, by its name in the tables.")
     settings: tuple[str, ...] = Field(
         ("benign/full", "benign/momentum", "benign/lora", "new/full", "contaminated/full"), description="Fine-tunings after unlearning: DATA/HOW."
     )
-    train: int = Field(1297, ge=50, le=1297, description="Images that originals are trained on, the concept's included.")
+    train: int = Field(DIGITS, ge=50, le=DIGITS, description="Images that originals are trained on, the concept's included.")
+    held_out: int = Field(HELD_OUT, ge=10, le=HELD_OUT, description="Images that fine-tuning draws on: by other writers, or of the test part.")
+    judged: int = Field(1000, ge=1, description="Further images of each garment, which the judge of Fashion-MNIST learns from.")
     epochs: int = Field(40, ge=1, description="Passes over the data in the training of originals and of models without the concept.")
     steps: int = Field(100, ge=1, description="Optimiser steps of each fine-tuning.")
     images: int = Field(117, ge=9, description="Images that are generated from the concept's prompt, and from all others together.")
@@ -267,9 +274,11 @@ class ResilienceSuite(Suite):
             short=True,
         )
 
+    def require(self, place: Place) -> None:
+        if self.data != "digits":
+            require_images(self.data, place.data)
+
     def cells(self) -> Sequence[Cell]:
-        return [
-            Bench(name, seed, self.concept, self.train, self.epochs, self.steps, self.images, self.sampling_steps, self.settings, self.short)
-            for seed in range(self.seeds)
-            for name in self.methods
-        ]
+        sizes = (self.train, self.epochs, self.steps, self.images, self.sampling_steps, self.settings, self.short)
+        drawn = (self.data, self.held_out, self.judged)
+        return [Bench(name, seed, self.concept, *sizes, *drawn) for seed in range(self.seeds) for name in self.methods]
