@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,10 @@ def test_scores_are_the_last_rating_and_what_cannot_be_read_is_counted() -> None
     parts = Instructed(Scripted(good="Maybe [[2]]. Rating: [[9]]", odd="I like it", gone=None))
     assert parts.scores(["q"] * 4, ["good", "odd", "gone", "  "]) == [9, None, None, 1]
     assert parts.unread == 2
+
+
+def test_a_judge_says_by_which_instructions_it_judged() -> None:
+    assert re.fullmatch(r"scripted \(greedy, instructions [0-9a-f]{8}\)", Instructed(Scripted()).label)
 
 
 def test_yes_and_no() -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from unlearned.data.fingerprints import of_json
 from unlearned.errors import Fault, InputError
 from unlearned.holes._ratings import HIGHEST, LOWEST, rating_in
 
@@ -49,6 +50,8 @@ Answer with one word, yes or no.
 
 [Text]
 {text}"""
+INSTRUCTIONS = of_json([_TERMS, _QUESTION, _SCORE, _VALID, _SUPPORT])[:8]
+"""Beginning of a hash of their wording: scores that were asked for in other words do not compare."""
 _ITEM = re.compile(r"^\s*(\d+)[.)]\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -66,7 +69,7 @@ class Instructed:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self.label = writer.label
+        self.label = f"{writer.label} (greedy, instructions {INSTRUCTIONS})"
         self.asked = 0
         """Answers that were wanted of the writer."""
         self.unread = 0
