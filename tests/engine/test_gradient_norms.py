@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
-from tests.influence.small import CLASSES, dense_gradients, small
+from tests.influence.small import CLASSES, dense_gradients, small, transposed_perceptron
 from tests.models import problem_of
 from unlearned.engine import gradient_norms as norms
 from unlearned.engine.engine import Engine, evaluating
@@ -58,7 +58,7 @@ class Turned(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("make", [convolutional, Odd, Turned])
+@pytest.mark.parametrize("make", [convolutional, Odd, Turned, transposed_perceptron])
 def test_they_are_those_of_one_backward_pass_each(make: Callable[[], nn.Module]) -> None:
     case = small(make)
     names = [name for name, _ in case.model.named_parameters()]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from tests.models import digits, made
 from unlearned.api import make_problem
@@ -38,6 +39,11 @@ def perceptron() -> nn.Module:
 
 def convolution() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(8, CLASSES))
+
+
+def transposed_perceptron() -> nn.Module:
+    """`perceptron` in the layers of GPT-2, whose weights go from input to output."""
+    return nn.Sequential(nn.Flatten(), Conv1D(5, 16), nn.Tanh(), Conv1D(CLASSES, 5))
 
 
 def softmax_regression() -> nn.Module:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from tests.influence.small import Small, convolution, dense_gauss_newton, dense_gradients, flat, perceptron, small, softmax_regression
+from tests.influence.small import Small, convolution, dense_gauss_newton, dense_gradients, flat, perceptron, small, softmax_regression, transposed_perceptron
 from tests.models import facts, llama, made, tokenizer
 from unlearned.api import make_problem
 from unlearned.engine.engine import Engine
@@ -267,6 +268,24 @@ def test_factored_scores_are_those_of_the_matrix_that_the_factors_stand_for() ->
     for of, expected in cases:
         values = Hessian(of=of, curvature="ekfac", damping=0.05, fisher="expected").rate(case.grounds, case.engine).values
         assert torch.allclose(values, expected, rtol=1e-8)
+
+
+def test_layers_of_gpt2_have_the_factors_of_linear_layers() -> None:
+    case, twin = small(perceptron), small.__wrapped__(transposed_perceptron)
+    with torch.no_grad():
+        for ours, theirs in zip(twin.model.parameters(), case.model.parameters(), strict=True):
+            ours.copy_(theirs.T if theirs.ndim == 2 else theirs)
+    ofs: tuple[Of, ...] = ("self", "parameters", "signed")
+    for of in ofs:
+        values, expected = (Hessian(of=of, curvature="ekfac", fisher="expected").rate(each.grounds, each.engine).values for each in (twin, case))
+        torch.testing.assert_close(values, expected, rtol=1e-9, atol=0)
+
+
+def test_layers_up_to_the_largest_factor_are_covered() -> None:
+    n = kronecker.LARGEST
+    layers = {"fits": nn.Linear(n, 1, bias=False), "one too many": nn.Linear(n, 1), "says": nn.Linear(1, n), "says too many": nn.Linear(1, n + 1)}
+    layers |= {"turned": Conv1D(n, 1), "turned one too many": Conv1D(1, n)}
+    assert set(kronecker.covered(nn.ModuleDict(layers), [f"{name}.weight" for name in layers])) == {"fits", "says", "turned"}
 
 
 def texts(dtype: torch.dtype) -> tuple[Grounds, Engine]:

@@ -95,9 +95,11 @@ def test_of_a_language_model_too() -> None:
     assert set(found.ids) <= set(problem.retain.ids)
 
 
-def test_a_model_without_linear_layers_is_told_of_another_curvature() -> None:
+def test_of_gpt2_too_and_without_linear_layers_of_another_curvature() -> None:
     asked = {"prompt": ["where does ada live"], "answer": ["in york"]}
+    found = trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1)
+    assert len(found.ids) <= 1
     with pytest.raises(InputError, match=r"^curvature: ekfac is made of linear layers and convolutions.* Choose cg"):
-        trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1)
+        trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1, parameters="ln_")
     found = trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1, curvature="cg", iterations=2, damping=1.0)
     assert len(found.ids) <= 1

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 from torch import nn, no_grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from unlearned.tasks._linear import linear_layers, transposed_linear_layers
+
 Kind = Literal["linear", "convolution", "embedding"]
 KINDS: tuple[Kind, ...] = ("linear", "convolution", "embedding")
 
@@ -37,13 +39,11 @@ def weights_of(model: nn.Module, kinds: Sequence[Kind] = KINDS) -> list[Weight]:
 
 def weight_of(name: str, layer: nn.Module) -> Weight | None:
     """The weight of a layer, if it is of one of the kinds and has a weight of its own."""
-    from transformers.pytorch_utils import Conv1D  # a linear layer whose weight goes from input to output
-
     tensor = getattr(layer, "weight", None)
     if not isinstance(tensor, nn.Parameter):
         return None
-    if isinstance(layer, nn.Linear | Conv1D):
-        return Weight(name, layer, "linear", tensor, int(isinstance(layer, Conv1D)))
+    if isinstance(layer, linear_layers()):
+        return Weight(name, layer, "linear", tensor, int(isinstance(layer, transposed_linear_layers())))
     if isinstance(layer, _ConvNd):
         return Weight(name, layer, "convolution", tensor, int(isinstance(layer, _ConvTransposeNd)))
     return Weight(name, layer, "embedding", tensor, 0) if isinstance(layer, nn.Embedding) else None

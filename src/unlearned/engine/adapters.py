@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unlearned.errors import Fault, InputError
 from unlearned.settings import Settings
+from unlearned.tasks._linear import linear_layers, transposed_linear_layers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,14 +44,14 @@ def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
     """
     from peft import LoraConfig, get_peft_model
 
-    kinds: tuple[type[Any], ...] = (nn.Linear, nn.Conv2d, *_transposed_linear())
+    kinds: tuple[type[Any], ...] = (*linear_layers(), nn.Conv2d)
     vocabulary = getattr(model, "get_output_embeddings", lambda: None)()  # often tied to the embedding of the input, which an adapter would untie
     layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds) and layer is not vocabulary)
     names = [name for name, layer in layers if re.search(pattern, f"{name}.weight") and layer.weight.requires_grad]
     if not names:
         what = f"no linear layer or convolution has a trainable weight that matches {pattern!r}, so there is none to put an adapter beside."
         raise InputError(Fault("method.parameters", what, "Give a pattern that matches some, or leave out lora."))
-    transposed = any(isinstance(model.get_submodule(name), _transposed_linear()) for name in names)
+    transposed = any(isinstance(model.get_submodule(name), transposed_linear_layers()) for name in names)
     start = "gaussian" if how.start == "gaussian" else True
     config = LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=names, fan_in_fan_out=transposed, init_lora_weights=start)
     with warnings.catch_warnings():
@@ -104,10 +105,3 @@ def _sharing(model: nn.Module) -> nn.Module:
     """The same layers around the same storage, with parameters of their own: flags can change without the model noticing."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.data, requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo)
-
-
-def _transposed_linear() -> tuple[type[nn.Module], ...]:
-    """What GPT-2 has in the place of nn.Linear."""
-    from transformers.pytorch_utils import Conv1D
-
-    return (Conv1D,)

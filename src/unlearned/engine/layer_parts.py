@@ -17,6 +17,8 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from unlearned.tasks._linear import linear_layers
+
 
 class Part(NamedTuple):
     """What a layer has of a batch: a (B, T, in) and δ (B, T, out)."""
@@ -90,7 +92,7 @@ def has_parts(layer: nn.Module) -> bool:
         return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if isinstance(layer, nn.Embedding):
         return layer.max_norm is None and not layer.scale_grad_by_freq
-    return isinstance(layer, nn.Linear)
+    return isinstance(layer, linear_layers())
 
 
 def part_of(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Part:

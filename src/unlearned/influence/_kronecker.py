@@ -20,6 +20,7 @@ from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, evaluating
 from unlearned.engine.layer_parts import Part, derivatives, has_parts, part_of, watched
 from unlearned.tasks._decoders import language_model_in
+from unlearned.tasks._linear import transposed_linear_layers
 from unlearned.tasks._task import Choices
 
 LARGEST = 4096
@@ -39,7 +40,10 @@ def _fits(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Embedding) or not has_parts(layer):
         return False
     weight = layer.get_parameter("weight")
-    return max(weight[0].numel() + 1, len(weight)) <= LARGEST
+    says, reads = len(weight), weight[0].numel()
+    if isinstance(layer, transposed_linear_layers()):
+        says, reads = reads, says
+    return max(says, reads + (getattr(layer, "bias", None) is not None)) <= LARGEST
 
 
 def errors(choices: Choices) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearned.errors import Fault, InputError
+from unlearned.tasks._linear import linear_layers
 from unlearned.tasks._task import Batch
 
 _DOWN = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2", "feed_forward.w2", "mlp.fc_out")
@@ -273,9 +274,7 @@ def _first(output: Any) -> Tensor:
 
 
 def _is_linear(layer: nn.Module | None) -> bool:
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(getattr(layer, "base_layer", layer), nn.Linear | Conv1D)  # an adapter may stand around it
+    return isinstance(getattr(layer, "base_layer", layer), linear_layers())  # an adapter may stand around it
 
 
 def _experts(block: nn.Module) -> bool:
