@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tests.bench.small_images import write_fashion
 from tests.bench.small_texts import EDGES, write_texts
 from unlearned.bench import _forget_sets, _scene, _text_scene, influence
+from unlearned.bench._fewer_steps import shortened
 from unlearned.bench._grids import CONTENDERS, Contender, product
 from unlearned.bench._influence_texts import PrunedTexts, score_for, token_distance
 from unlearned.bench._lessons import Contracts
@@ -20,10 +21,11 @@ from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Place
 from unlearned.bench._text_cells import TextChoice
 from unlearned.bench._text_scene import Pupil
-from unlearned.bench.influence import Influence, shortened, within
+from unlearned.bench.influence import Influence, within
 from unlearned.bench.pistol import SMALL_TRAINING
 from unlearned.engine.loop import Plan, planned_steps
 from unlearned.engine.settings import Compute
+from unlearned.errors import InputError
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.methods.neg_grad_plus import NegGradPlus
 from unlearned.records import BenchRow
@@ -109,7 +111,16 @@ def test_the_suite_end_to_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "given", [{"scores": ("absent",)}, {"methods": ("absent",)}, {"shares": (10, 20)}, {"shares": (0, 100)}, {"alone": (100,)}, {"text_shares": (10, 20)}]
+    "given",
+    [
+        {"scores": ("absent",)},
+        {"methods": ("absent",)},
+        {"methods": ()},
+        {"shares": (10, 20)},
+        {"shares": (0, 100)},
+        {"alone": (100,)},
+        {"text_shares": (10, 20)},
+    ],
 )
 def test_what_does_not_take_part_is_refused(given: dict[str, tuple[object, ...]]) -> None:
     with pytest.raises(ValidationError):
@@ -121,7 +132,7 @@ def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: 
     place = Place(tmp_path, tmp_path / "cache", Compute(device="cpu"))
     training = SMALL_TRAINING.model_copy(update={"epochs": 1})
     pupil = Pupil("llama-small", training, LlamaSize(vocabulary=320, width=16, inner=24, layers=1, heads=2), max_new_tokens=4)
-    contender = Contender("grad-diff", "grad-diff", {"epochs": 1, "batch_size": 2}, product(lr=(0.01,)))
+    contender = Contender("grad-diff", "grad-diff", {"epochs": 4, "batch_size": 2}, product(lr=(0.01,)))
     choice = TextChoice(pupil, Contracts(EDGES, 10), ("B_D",), contender)
     rows = PrunedTexts(choice, "A_B", 1, "gradient-norm", (0, 50), 0).run(place)
     by = {(row.setting, row.split, row.metric): row.value for row in rows}
@@ -130,9 +141,15 @@ def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: 
             assert by[f"gradient-norm/grad-diff (llama-small)/{p}", split, metric] is not None
     assert by["gradient-norm/grad-diff (llama-small)/50", "forget-skipped", "skipped_membership_auc"] is not None
     assert 0 < (by["gradient-norm/grad-diff (llama-small)/50", "forget", "tv"] or 0) < 1
-    suite = Influence(text_methods=("grad-diff",), text_seeds=2, text_models=("llama-small", "smollm2-135m"))
+    fewer = PrunedTexts(choice, "A_B", 1, "fewer-steps", (0, 50), 0).run(place)
+    apart = {row.setting: row.value for row in fewer if row.metric == "tv"}
+    assert apart["fewer-steps/grad-diff (llama-small)/0"] == by["gradient-norm/grad-diff (llama-small)/0", "forget", "tv"]
+    assert apart["fewer-steps/grad-diff (llama-small)/50"] not in {None, *list(apart.values())[:1]}
+    suite = Influence(methods=(), text_methods=("grad-diff",), text_seeds=2, text_models=("llama-small", "smollm2-135m"))
     cells = [cell for cell in suite.cells() if isinstance(cell, PrunedTexts)]
-    assert len(cells) == 2 * 2 * 5
+    assert len(cells) == len(suite.cells()) == 2 * 2 * 6
+    with pytest.raises(InputError, match="no edge 'A_m'"):  # of texts alone: images are not asked for
+        suite.require(place)
     by_adapters = cells[-1].choice.contender
     method = by_adapters.made(by_adapters.grid[0])
     assert isinstance(method, ObjectiveMethod)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearned.audits._membership import auc
+from unlearned.bench._fewer_steps import FEWER, shortened
 from unlearned.bench._grids import Contender
 from unlearned.bench._suite import Cell, Place
 from unlearned.bench._text_cells import TextChoice, references_of
@@ -28,7 +29,7 @@ from unlearned.influence import scores
 from unlearned.influence._prune import at_share, thinned
 from unlearned.influence._rank import rank
 from unlearned.influence._score import Score
-from unlearned.methods._method import Method
+from unlearned.methods._method import Method, ObjectiveMethod
 from unlearned.problem import Problem
 from unlearned.records import BenchRow
 from unlearned.tasks._task import Batch
@@ -96,6 +97,10 @@ class PrunedTexts(Cell):
         if isinstance(whole, str):
             return [self._row(0, "all", "seconds", None, whole)]
         rows = self._rows(0, school, problem, references, whole, 0.0)
+        if self.score == FEWER:
+            for p in self.shares:
+                rows += self._stopped(p, school, problem, references, method) if p else []
+            return rows
         engine = Engine(school.task, place.compute.model_copy(update={"workers": 1}), self.seed)
         ranking = rank(problem, score_for(choice.pupil.name, self.score), engine, school.how)
         for p in self.shares:
@@ -134,6 +139,11 @@ class PrunedTexts(Cell):
         for metric, model in (("skipped_membership_auc", made.model), ("skipped_membership_auc_unpruned", whole.model)):
             rows.append(self._row(p, "forget-skipped", metric, _membership(school, model, problem, skipped)))
         return rows
+
+    def _stopped(self, p: int, school: Class, problem: Problem, references: Sequence[Kept], method: Method) -> list[BenchRow]:
+        assert isinstance(method, ObjectiveMethod)
+        made = unlearn(school, problem, shortened(method, 1 - p / 100))
+        return [self._row(p, "all", "seconds", None, made)] if isinstance(made, str) else self._rows(p, school, problem, references, made, 0.0)
 
     def _rows(self, p: int, school: Class, problem: Problem, references: Sequence[Kept], made: Made, scoring: float) -> list[BenchRow]:
         task, engine = school.task, school.engine

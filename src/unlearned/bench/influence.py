@@ -31,6 +31,7 @@ from unlearned.audits._membership import auc
 from unlearned.bench import suites
 from unlearned.bench._cells import Originals
 from unlearned.bench._contest import accuracies, attempts, best, distance, membership
+from unlearned.bench._fewer_steps import FEWER, shortened
 from unlearned.bench._forget_sets import RandomShare
 from unlearned.bench._grids import CONTENDERS
 from unlearned.bench._images import require_images
@@ -44,14 +45,12 @@ from unlearned.bench._text_scene import SMOLLM2, ModelName, Pupil, fine_tuned
 from unlearned.bench.pistol import SIZE, SMALL_TRAINING
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
-from unlearned.engine.loop import Plan, planned_steps
 from unlearned.evidence.statistics import t_interval
 from unlearned.influence import scores
 from unlearned.influence._prune import SPLITS, Chosen, at_share, thinned
 from unlearned.influence._rank import Ranking, rank
 from unlearned.methods._bank import Unlearned
 from unlearned.methods._method import Method, ObjectiveMethod
-from unlearned.problem import Problem
 from unlearned.records import BenchRow
 
 SCORES: Mapping[str, Mapping[str, Any]] = {
@@ -62,7 +61,6 @@ SCORES: Mapping[str, Mapping[str, Any]] = {
     "random": {},
 }
 """Scores that take part, with their settings."""
-FEWER = "fewer-steps"
 _REFUSALS = 30
 _ALONE: tuple[Literal["forget", "retain"], ...] = ("forget", "retain")
 _JUDGED = (("accuracy", "test"), ("membership_auc", "forget"), ("tv", "forget"))
@@ -74,23 +72,6 @@ class Saved(NamedTuple):
     percent: int
     time: float
     amortised: float
-
-
-def shortened(method: ObjectiveMethod, share: float) -> ObjectiveMethod:
-    """The method, stopped after that share of its steps."""
-    kind: Any = type(method)
-
-    class Shortened(kind):  # type: ignore[misc]
-        share_of_steps: float
-
-        def plan(self, problem: Problem, engine: Engine) -> Plan:
-            plan: Plan = super().plan(problem, engine)
-            steps = planned_steps(plan, self.sets(problem, engine), self, engine.seed)
-            return replace(plan, max_steps=max(1, round(self.share_of_steps * steps)))
-
-    made = Shortened(**method.model_dump(), share_of_steps=share)
-    assert isinstance(made, ObjectiveMethod)
-    return made
 
 
 @dataclass(frozen=True)
@@ -246,7 +227,7 @@ class Influence(Suite):
     name: ClassVar[str] = "influence"
     seeds: int = Field(5, ge=2, le=1000, description="Originals; the intervals are over them.")
     scores: tuple[str, ...] = Field((*SCORES, FEWER), min_length=1, description="Scores that take part, and the control fewer-steps.")
-    methods: tuple[str, ...] = Field(("neg-grad-plus", "salun", "npo"), min_length=1, description="Methods, by their names in the tables.")
+    methods: tuple[str, ...] = Field(("neg-grad-plus", "salun", "npo"), description="Methods for images, by their names in the tables; none: texts alone.")
     shares: tuple[int, ...] = Field(tuple(range(0, 100, 10)), min_length=2, description="p, in percent; 0 must be among them.")
     alone: tuple[int, ...] = Field((50,), description="p at which the forget set and the retain set are thinned alone, too (images).")
     percent: int = Field(10, ge=1, le=25, description="Share of the training data in the forget set, in percent.")
@@ -265,6 +246,8 @@ class Influence(Suite):
 
     @model_validator(mode="after")
     def _knows_its_parts(self) -> Self:
+        if not self.methods and not self.text_methods:
+            raise ValueError("no method takes part; name some in `methods` or `text_methods`")
         texts = tuple(TEXT_CONTENDERS["llama-small"])
         for given, known in ((self.scores, (*SCORES, FEWER)), (self.methods, tuple(CONTENDERS)), (self.text_methods, texts)):
             unknown = [name for name in given if name not in known]
@@ -289,11 +272,15 @@ class Influence(Suite):
         )
 
     def require(self, place: Place) -> None:
-        require_images("fashion-mnist", place.data)
+        if self.methods:
+            require_images("fashion-mnist", place.data)
         if self.text_methods:
             Contracts(self.edges, _REFUSALS).pairs(place.data)
 
     def cells(self) -> Sequence[Cell]:
+        return (self._images() if self.methods else []) + self._texts()
+
+    def _images(self) -> list[Cell]:
         scale = Scale("fashion-mnist", self.train_per_class, self.test_per_class, self.epochs, 1, self.references)
         choice = replace(scale, references=2)
         cells: list[Cell] = [Originals(replace(scale, originals=self.seeds))]
@@ -302,17 +289,16 @@ class Influence(Suite):
             own = replace(scale, originals=seed + 1)
             cells.append(Beside(own, self.percent, seed))
             cells += [Pruned(own, choice, self.percent, score, method, self.shares, self.alone, seed) for method in self.methods for score in self.scores]
-        return cells + self._texts()
+        return cells
 
     def _texts(self) -> list[Cell]:
         """A seed of text cells after the other, the models of each made once."""
         lesson, forgotten, for_choice = Contracts(self.edges, _REFUSALS), self.edges[0], self.edges[1:2]
-        taking = [score for score in self.scores if score != FEWER]
         found: list[Cell] = []
         for name in self.text_models:
             choices = [TextChoice(self._pupil(name), lesson, for_choice, taking_part(name, method)) for method in self.text_methods]
             for seed in range(self.text_seeds):
-                found += [PrunedTexts(choice, forgotten, 2, score, self.text_shares, seed) for choice in choices for score in taking]
+                found += [PrunedTexts(choice, forgotten, 2, score, self.text_shares, seed) for choice in choices for score in self.scores]
         return found
 
     def _pupil(self, name: ModelName) -> Pupil:
@@ -322,8 +308,8 @@ class Influence(Suite):
 
     def derived(self, rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
         found = []
+        texts = [f"{method} ({name})" for name in self.text_models for method in self.text_methods]
         for score in self.scores:
-            texts = [] if score == FEWER else [f"{method} ({name})" for name in self.text_models for method in self.text_methods]
             for method in (*self.methods, *texts):
                 saved = within(rows, score, method)
                 if saved is None:
