@@ -26,7 +26,7 @@ from unlearned.holes._endpoint import Endpoint
 from unlearned.holes._evolve import Draws, Evolution
 from unlearned.holes._filters import fair
 from unlearned.holes._instruct import Instructed
-from unlearned.holes._local import LocalModel
+from unlearned.holes._local import LocalModel, Weighed
 from unlearned.holes._plain import HashedWords, OriginalsJudge, TemplateQuestions, UnseenLetters, WordSupport, WordTerms
 from unlearned.holes._policy import Policy, PolicySettings
 from unlearned.holes._probing import Kind, Probed, Probing
@@ -51,6 +51,11 @@ class LanguageProbing(Settings):
         "OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY).",
     )
     backend_model: str | None = Field(None, description="The chat model: a directory or hub id, or its name at the address.")
+    judged_by: Literal["words", "probabilities"] = Field(
+        "words",
+        description="How a chat model that runs here is read as a judge: by what it writes, as in the paper, or by its probabilities of all that it could "
+        "write, which suits models too small to keep to a form.",
+    )
     second_judge: Backend | None = Field(
         None,
         description="Backend that judges some answers, too: the report says how far both agree. None: `plain` beside a chat model, else none.",
@@ -82,6 +87,8 @@ class LanguageProbing(Settings):
     def _judges_fit(self) -> Self:
         if self.backend_model is None and {self.backend, self.second_judge} & {"local", "endpoint"}:
             raise ValueError("a backend that is a chat model needs `backend_model`; give its directory, hub id or name at the address")
+        if self.judged_by == "probabilities" and "local" not in {self.backend, self.second_judge}:
+            raise ValueError("only a model that runs here shows its probabilities; set `backend` or `second_judge` to local, or leave out `judged_by`")
         if self.second_judge is not None and "plain" not in {self.backend, self.second_judge}:
             raise ValueError("of two judges one is `plain`, and the other the chat model `backend_model`")
         if self.second_judge == self.backend:
@@ -256,12 +263,11 @@ def _judge(
     if backend == "plain":
         return OriginalsJudge(respondent, subject.problem.original.model, known), []
     assert how.backend_model is not None
-    asked: LocalModel | Endpoint
     if backend == "local":
-        asked = LocalModel(how.backend_model, subject.engine, 400, f"{field}.backend_model")
+        model = LocalModel(how.backend_model, subject.engine, 400, f"{field}.backend_model")
+        writer = Weighed(model) if how.judged_by == "probabilities" else Instructed(model)
     else:
-        asked = Endpoint(how.backend_model, transcript=None if place is None else place / "transcript.jsonl", field=f"{field}.backend")
-    writer = Instructed(asked)
+        writer = Instructed(Endpoint(how.backend_model, transcript=None if place is None else place / "transcript.jsonl", field=f"{field}.backend"))
     return writer, [writer]
 
 
