@@ -83,7 +83,9 @@ class Known:
         self.answers = answers
 
     def weigh(self, instructions: Sequence[str], answers: Sequence[str]) -> Tensor:
-        rows = torch.tensor([[self.answers.get(answer.removeprefix("Rating: [[").removesuffix("]]"), 0.0) for answer in answers]] * len(instructions), dtype=torch.float64)
+        rows = torch.tensor(
+            [[self.answers.get(answer.removeprefix("Rating: [[").removesuffix("]]"), 0.0) for answer in answers]] * len(instructions), dtype=torch.float64
+        )
         return rows / rows.sum(dim=1, keepdim=True)
 
 
