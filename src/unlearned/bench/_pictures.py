@@ -20,6 +20,7 @@ from unlearned.engine.engine import Engine
 from unlearned.engine.randomness import seeded
 from unlearned.engine.training import Trained, Training
 from unlearned.tasks import tasks
+from unlearned.tasks._judges import judging_network
 from unlearned.tasks._models import WEIGHTS
 from unlearned.tasks._task import Bundle, ModelSource
 from unlearned.tasks.image_generation import ImageGeneration
@@ -99,20 +100,8 @@ def _bordered(samples: Samples) -> Tensor:
 
 
 def fashion_judge() -> nn.Module:
-    """From (B, 1, 16, 16) to 10 logits; 64 features before the last layer."""
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(1024, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
-    )
+    """The judge of Fashion-MNIST at 16 x 16, with new weights."""
+    return judging_network(16, 32)
 
 
 def _weights_of_judge(samples: Samples, place: Place) -> Path:

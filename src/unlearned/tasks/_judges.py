@@ -21,25 +21,25 @@ _SHIPPED = {"digits": "unlearned.tasks._judges:digits_judge"}
 
 def digits_judge() -> nn.Module:
     """A classifier of 8 x 8 grey digits in [0, 1], trained on the digits of scikit-learn: 18,000 weights."""
-    model = digits_network()
+    model = judging_network(8, 16)
     model.load_state_dict(load(resources.files("unlearned.tasks").joinpath("digits_judge.safetensors").read_bytes()))
     return model.eval()
 
 
-def digits_network() -> nn.Module:
-    """From (B, 1, 8, 8) to 10 logits; 32 features before the last layer."""
+def judging_network(side: int, width: int) -> nn.Module:
+    """From (B, 1, side, side) to 10 logits; 2 · width features before the last layer. The side is a multiple of 4."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Conv2d(1, width, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(128, 32),
+        nn.Linear(2 * width * (side // 4) ** 2, 2 * width),
         nn.ReLU(),
-        nn.Linear(32, 10),
+        nn.Linear(2 * width, 10),
     )
 
 
