@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tests.conformance.test_measurements import subject_of
 from tests.models import bundle_of, layer_of, problem_of
-from unlearned.attacks._quantizers import QUANTISERS, Library, Quantiser, linear_layers
+from unlearned.attacks._quantizers import QUANTISERS, Library, Quantiser, quantisable
 from unlearned.attacks._weights import weights_of
 from unlearned.attacks.prune import Prune, channel_sizes, largest
 from unlearned.attacks.quantize import Quantize, rounded
@@ -213,7 +213,7 @@ def test_only_the_chosen_layers_are_rounded() -> None:
 
 
 @pytest.mark.parametrize("library", ["torchao", "bitsandbytes"])
-def test_a_library_quantises_the_linear_layers_of_a_copy(library: Library) -> None:
+def test_a_library_quantises_the_quantisable_of_a_copy(library: Library) -> None:
     pytest.importorskip(library)
     subject = subject_of("llama")
     before = {name: tensor.clone() for name, tensor in subject.unlearned.model.state_dict().items()}
@@ -246,7 +246,7 @@ def test_the_chosen_library_does_the_rounding_and_the_copy_is_what_it_changes(mo
     def zeros(model: nn.Module, bits: int, group_size: int | None) -> None:
         asked.append((bits, group_size))
         with torch.no_grad():
-            for layer in linear_layers(model).values():
+            for layer in quantisable(model).values():
                 layer.weight.zero_()
 
     monkeypatch.setitem(QUANTISERS, "torchao", Quantiser((4,), True, zeros))

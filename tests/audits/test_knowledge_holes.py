@@ -184,7 +184,8 @@ def test_shares_are_over_the_probes_whose_scores_could_be_read() -> None:
         ({"second_judge": "endpoint"}, "needs `backend_model`"),
         ({"second_judge": "plain"}, "is the first one"),
         ({"backend": "local", "backend_model": "m", "second_judge": "endpoint"}, "one is `plain`"),
-        ({"backend": "endpoint", "backend_model": "m", "judged_by": "probabilities"}, "only a model that runs here"),
+        ({"second_judge": "probabilities"}, "needs `backend_model`"),
+        ({"backend": "endpoint", "backend_model": "m", "second_judge": "probabilities"}, "one is `plain`"),
     ],
 )
 def test_judges_that_do_not_fit(settings: dict[str, Any], words: str) -> None:

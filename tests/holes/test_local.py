@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from tests.models import made
 from unlearned.audits.knowledge_holes import KnowledgeHoles
 from unlearned.engine.engine import Engine
 from unlearned.engine.settings import Compute
+from unlearned.errors import InputError
 from unlearned.holes._local import LocalModel, Weighed
 from unlearned.records import pick
 from unlearned.tasks.text_generation import TextGeneration
@@ -68,10 +70,18 @@ def test_weights_of_answers_are_those_of_a_loop_over_tokens(chat: str, batch_siz
     assert float(found.std(dim=0).min()) > 1e-3  # the questions make a difference
 
 
-def test_it_writes_as_its_template_asks(chat: str) -> None:
+def test_it_writes_what_its_template_leads_to(chat: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    words, model = AutoTokenizer.from_pretrained(chat), AutoModelForCausalLM.from_pretrained(chat)
     said = local(chat).write([[{"role": "user", "content": question}] for question in QUESTIONS])
-    assert len(said) == 3
-    assert all(isinstance(words, str) and len(words) <= 5 for words in said)
+    for question, answer in zip(QUESTIONS, said, strict=True):
+        tokens = words(f"u: {question}[end]a: ", add_special_tokens=False).input_ids
+        start = len(tokens)
+        while len(tokens) < start + 5 and tokens[-1] != 0:
+            with torch.no_grad():
+                tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+        assert answer == words.decode([token for token in tokens[start:] if token])
 
 
 class Known:
@@ -81,6 +91,10 @@ class Known:
 
     def __init__(self, **answers: float) -> None:
         self.answers = answers
+
+    def tokens_of(self, answers: Sequence[str]) -> None:
+        assert answers[0] == "Rating: [[1]]"
+        assert len(answers) == 10
 
     def weigh(self, instructions: Sequence[str], answers: Sequence[str]) -> Tensor:
         rows = torch.tensor(
@@ -96,23 +110,27 @@ def weighed(**answers: float) -> Weighed:
 def test_a_rating_is_the_mean_of_what_it_could_write() -> None:
     judge = weighed(**{"1": 1.0, "10": 2.0, "4": 1.0})
     assert judge.scores(["a?", "b?", "c?"], ["some", " ", "more"]) == [pytest.approx(25 / 4), 1.0, pytest.approx(25 / 4)]
-    assert (judge.asked, judge.unread) == (2, 0)
     assert judge.scores([], []) == []
-    assert judge.label.endswith("read by its probabilities")
+    assert judge.label.startswith("known by its probabilities")
 
 
-@pytest.mark.parametrize(("yes", "no", "expected"), [(0.6, 0.4, True), (0.4, 0.6, False)])
-def test_yes_is_what_is_more_probable_in_either_case(yes: float, no: float, expected: bool) -> None:
-    judge = weighed(Yes=yes / 2, yes=yes / 2, No=no, no=0.0)
-    assert judge.valid(["a?", "b?"]) == [expected] * 2
-    assert judge.supported(["a?"], ["one text", "another"]) == [expected]
+def test_a_template_without_a_place_for_the_answer_is_refused_before_anything_is_asked(chat: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copytree(chat, tmp_path / "thinks")
+    words = AutoTokenizer.from_pretrained(chat)
+    words.chat_template = words.chat_template.replace("a: {% endif %}", "a: <think>{% endif %}")
+    words.save_pretrained(tmp_path / "thinks")
+    with pytest.raises(InputError, match="no fixed place where an answer begins") as refused:
+        Weighed(local(str(tmp_path / "thinks")))
+    assert refused.value.faults[0].field == "judge"
 
 
 def test_a_model_too_small_to_keep_to_a_form_is_a_second_judge_by_its_probabilities(chat: str, tmp_path: Path) -> None:
     looked = subject(RETAIN[3:60:6])
-    for judged_by, read in (("words", False), ("probabilities", True)):
-        language = {"second_judge": "local", "backend_model": chat, "judged_by": judged_by, "agreement": 60, "budget": 0, "searcher": "random"}
-        findings = KnowledgeHoles.model_validate({"language": language, "cache": tmp_path / judged_by}).measure(looked)
+    for judge, read in (("local", False), ("probabilities", True)):
+        language = {"second_judge": judge, "backend_model": chat, "agreement": 60, "budget": 0, "searcher": "random"}
+        findings = KnowledgeHoles.model_validate({"language": language, "cache": tmp_path / judge}).measure(looked)
         (agreed,) = pick(findings, metric="judge_agreement")
         assert (agreed.value is not None) == read
         assert bool(pick(findings, metric="judge_unread")) == (not read)

@@ -30,7 +30,7 @@ def is_installed(library: Library) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def quantisable(model: nn.Module) -> dict[str, nn.Linear]:
     """What the libraries quantise, by name. The output layer of a language model shares its weight with the embedding where the two are tied, and stays."""
     embedded = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and id(layer.weight) not in embedded}
@@ -51,7 +51,7 @@ def _quiet() -> Iterator[None]:
 
 def _by_torchao(model: nn.Module, bits: int, group_size: int | None) -> None:
     """Round to nearest on a symmetric grid for each output channel, or each group; stored as whole numbers."""
-    chosen = set(linear_layers(model).values())
+    chosen = set(quantisable(model).values())
     with _quiet():
         quantization: Any = importlib.import_module("torchao.quantization")
         granularity: Any = importlib.import_module("torchao.quantization.granularity")
@@ -66,7 +66,7 @@ def _by_bitsandbytes(model: nn.Module, bits: int, group_size: int | None) -> Non
     with _quiet(), torch.no_grad():
         del group_size
         functional: Any = importlib.import_module("bitsandbytes.functional")
-        for layer in linear_layers(model).values():
+        for layer in quantisable(model).values():
             if bits == 8:
                 whole, scales, _ = functional.int8_vectorwise_quant(layer.weight.half())
                 layer.weight.copy_(functional.int8_vectorwise_dequant(whole, scales))

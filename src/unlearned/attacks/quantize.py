@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
 from unlearned.attacks._curves import curves_of, findings_of_knowledge, knowledge_of
-from unlearned.attacks._quantizers import QUANTISERS, is_installed, linear_layers
+from unlearned.attacks._quantizers import QUANTISERS, is_installed, quantisable
 from unlearned.attacks._weights import KINDS, Kind, Weight, altered, weights_of
 from unlearned.errors import Fault
 from unlearned.evidence.comparison import absent
@@ -78,7 +78,7 @@ class Quantize(Attack):
         if self.group_size is not None and not library.groups:
             faults.append(Fault("group_size", f"the groups of {self.by} are its own.", "Leave it out, or use another library."))
         elif self.group_size is not None:
-            widths = sorted({layer.in_features for layer in linear_layers(problem.original.model).values() if layer.in_features % self.group_size})
+            widths = sorted({layer.in_features for layer in quantisable(problem.original.model).values() if layer.in_features % self.group_size})
             if widths:
                 what = f"a linear layer reads {widths[0]} numbers, which groups of {self.group_size} do not divide."
                 faults.append(Fault("group_size", what, "Give a divisor of it, or use rounding."))
@@ -86,7 +86,7 @@ class Quantize(Attack):
 
     def measure(self, subject: Subject) -> list[Finding]:
         weights = weights_of(subject.problem.original.model, self.layers if self.by == "rounding" else ("linear",))
-        if not weights or (self.by != "rounding" and not linear_layers(subject.problem.original.model)):
+        if not weights or (self.by != "rounding" and not quantisable(subject.problem.original.model)):
             reason = f"the model has no {' or '.join(self.layers)} layer whose weights could be rounded"
             return [absent(self.name, "knowledge", "forget", reason, unit="share", kind="attack")]
         whole = max(torch.finfo(weight.tensor.dtype).bits for weight in weights)

@@ -3,7 +3,7 @@
 The gradient of a sample with respect to a weight matrix is G = Σ_t δ_t a_tᵀ: a what the layer reads (with a 1 where it has a bias), δ the derivative by what it
 says, t over positions. One forward and one backward pass over a batch give the factors of all samples at once. Convolutions read patches (Grosse and Martens
 2016, arXiv 1602.01407); an embedding reads the derivative and says which token it was, so that a matrix which is shared with a linear layer (the output of many
-language models) is a matter of more positions.
+language models) is a matter of more positions. Where a weight is kept from input to output (GPT-2), G is the transpose of its gradient.
 """
 
 from __future__ import annotations

@@ -55,6 +55,11 @@ INSTRUCTIONS = of_json([_TERMS, _QUESTION, _SCORE, _VALID, _SUPPORT])[:8]
 _ITEM = re.compile(r"^\s*(\d+)[.)]\s*(.+?)\s*$", re.MULTILINE)
 
 
+def rating_asked(question: str, answer: str) -> str:
+    """The instruction to rate an answer."""
+    return _SCORE.format(question=question, answer=answer)
+
+
 class Writer(Protocol):
     """A language model that follows instructions."""
 
@@ -89,28 +94,23 @@ class Instructed:
         """The last rating in what it says. An answer without a word is a 1 without asking."""
         found: list[float | None] = [LOWEST] * len(answers)
         asked = [i for i, answer in enumerate(answers) if answer.strip()]
-        for i, rating in zip(asked, self._ratings([_SCORE.format(question=questions[i], answer=answers[i]) for i in asked]), strict=True):
-            found[i] = rating
+        for i, words in zip(asked, self._ask([rating_asked(questions[i], answers[i]) for i in asked]), strict=True):
+            found[i] = self._read(words, lambda text: rating_in(text, LOWEST, HIGHEST))
         return found
 
     def valid(self, questions: Sequence[str]) -> list[bool]:
         """Yes; what cannot be read is no."""
-        return [answer is True for answer in self._yes([_VALID.format(question=question) for question in questions])]
+        return [self._read(words, _yes_or_no) is True for words in self._ask([_VALID.format(question=question) for question in questions])]
 
     def supported(self, questions: Sequence[str], texts: Sequence[str]) -> list[bool]:
         """Asked for each question with each text, until one supports it. What cannot be read counts as support: such a question is no fair probe."""
         found = [False] * len(questions)
         for text in texts:
             left = [i for i, known in enumerate(found) if not known]
-            for i, answer in zip(left, self._yes([_SUPPORT.format(question=questions[i], text=text) for i in left]), strict=True):
-                found[i] = answer is not False
+            said = self._ask([_SUPPORT.format(question=questions[i], text=text) for i in left])
+            for i, words in zip(left, said, strict=True):
+                found[i] = self._read(words, _yes_or_no) is not False
         return found
-
-    def _ratings(self, instructions: Sequence[str]) -> list[float | None]:
-        return [self._read(words, lambda text: rating_in(text, LOWEST, HIGHEST)) for words in self._ask(instructions)]
-
-    def _yes(self, instructions: Sequence[str]) -> list[bool | None]:
-        return [self._read(words, _yes_or_no) for words in self._ask(instructions)]
 
     def _ask(self, instructions: Sequence[str]) -> list[str | None]:
         return self._writer.write([[{"role": "user", "content": text}] for text in instructions]) if instructions else []

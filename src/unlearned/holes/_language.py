@@ -25,13 +25,13 @@ from unlearned.holes._embedding import GibberishModel, SentenceModel
 from unlearned.holes._endpoint import Endpoint
 from unlearned.holes._evolve import Draws, Evolution
 from unlearned.holes._filters import fair
-from unlearned.holes._instruct import Instructed
+from unlearned.holes._instruct import INSTRUCTIONS, Instructed
 from unlearned.holes._local import LocalModel, Weighed
 from unlearned.holes._plain import HashedWords, OriginalsJudge, TemplateQuestions, UnseenLetters, WordSupport, WordTerms
 from unlearned.holes._policy import Policy, PolicySettings
 from unlearned.holes._probing import Kind, Probed, Probing
 from unlearned.holes._respondent import Respondent
-from unlearned.holes._seams import Judge, Parts, Searcher
+from unlearned.holes._seams import Judge, Parts, Rater, Searcher
 from unlearned.holes._search import Search, Weights
 from unlearned.records import SubjectName
 from unlearned.settings import Settings
@@ -51,14 +51,10 @@ class LanguageProbing(Settings):
         "OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY).",
     )
     backend_model: str | None = Field(None, description="The chat model: a directory or hub id, or its name at the address.")
-    judged_by: Literal["words", "probabilities"] = Field(
-        "words",
-        description="How a chat model that runs here is read as a judge: by what it writes, as in the paper, or by its probabilities of all that it could "
-        "write, which suits models too small to keep to a form.",
-    )
-    second_judge: Backend | None = Field(
+    second_judge: Backend | Literal["probabilities"] | None = Field(
         None,
-        description="Backend that judges some answers, too: the report says how far both agree. None: `plain` beside a chat model, else none.",
+        description="Backend that judges some answers, too: the report says how far both agree. `probabilities`: a chat model that runs here, by how probable "
+        "it finds each of the ten ratings, for models too small to keep to a form. None: `plain` beside a chat model, else none.",
     )
     agreement: int = Field(200, ge=2, description="Answers that a second judge is given.")
     embedder: str | None = Field(None, description="Sentence-embedding model, such as sentence-transformers/all-MiniLM-L6-v2; None: character n-grams.")
@@ -85,10 +81,8 @@ class LanguageProbing(Settings):
 
     @model_validator(mode="after")
     def _judges_fit(self) -> Self:
-        if self.backend_model is None and {self.backend, self.second_judge} & {"local", "endpoint"}:
+        if self.backend_model is None and {self.backend, self.second_judge} & {"local", "endpoint", "probabilities"}:
             raise ValueError("a backend that is a chat model needs `backend_model`; give its directory, hub id or name at the address")
-        if self.judged_by == "probabilities" and "local" not in {self.backend, self.second_judge}:
-            raise ValueError("only a model that runs here shows its probabilities; set `backend` or `second_judge` to local, or leave out `judged_by`")
         if self.second_judge is not None and "plain" not in {self.backend, self.second_judge}:
             raise ValueError("of two judges one is `plain`, and the other the chat model `backend_model`")
         if self.second_judge == self.backend:
@@ -96,7 +90,7 @@ class LanguageProbing(Settings):
         return self
 
     @property
-    def other_judge(self) -> Backend | None:
+    def other_judge(self) -> Backend | Literal["probabilities"] | None:
         """The second judge in effect."""
         return "plain" if self.second_judge is None and self.backend != "plain" else self.second_judge
 
@@ -123,6 +117,8 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
     kept_in = engine.checkpoint("knowledge-holes") if cache is None else cache
     place = None if kept_in is None else kept_in / _identity(subject, how, good)[:16]
     parts, writers = _parts(subject, how, known, forget, respondent, place)
+    rater, more = _second_judge(subject, how, known, respondent, place)
+    writers += more
     look = _Look(subject, parts, respondent, known, forget)
     benign = _some(list(known), how.benign, engine.seed)
     raw = adjacent_questions(forget, how.per_text, parts)
@@ -156,11 +152,7 @@ def probe_language(subject: Subject, how: LanguageProbing, good: float, cache: P
             read=not search.tried or search.scored > 0,
         ),
     ]
-    agreement = None
-    if (other := how.other_judge) is not None:
-        judge, more = _judge(subject, how, other, known, respondent, place)
-        writers += more
-        agreement = look.agreement(probed, benign, judge, how.agreement)
+    agreement = None if rater is None else look.agreement(probed, benign, rater, how.agreement)
     unread, asked = earlier[1] + sum(writer.unread for writer in writers), earlier[0] + sum(writer.asked for writer in writers)
     return Probing(probed, {**parts.labels, "searcher": searcher.label}, unread, asked, agreement, look.asked)
 
@@ -203,7 +195,7 @@ class _Look:
         """The same of questions that somebody else has found."""
         return self.probed("adjacent", questions, questions, 0, len(questions))
 
-    def agreement(self, probed: Sequence[Probed], benign: Sequence[str], judge: Judge, count: int) -> Agreement:
+    def agreement(self, probed: Sequence[Probed], benign: Sequence[str], judge: Rater, count: int) -> Agreement:
         """Of the judge with another one, on answers of all models to probes and to benign questions, drawn at random."""
         pairs = [(question, answer) for each in probed for said in each.answers.values() for question, answer in zip(each.names, said, strict=True)]
         for model in (self.subject.problem.original.model, self.subject.unlearned.model):
@@ -230,7 +222,7 @@ def _identity(subject: Subject, how: LanguageProbing, good: float) -> str:
     """Hash of everything that a search depends on. The key of a service is no part of it."""
     problem, engine = subject.problem, subject.engine
     weights = [of_tensors(model.state_dict()) for model in (problem.original.model, subject.unlearned.model)]
-    settings = [how.model_dump(mode="json"), good, engine.task.name, engine.task.model_dump(mode="json")]
+    settings = [how.model_dump(mode="json"), INSTRUCTIONS, good, engine.task.name, engine.task.model_dump(mode="json")]
     return of_json([settings, weights, problem.forget.fingerprint, problem.retain.fingerprint, engine.seed])
 
 
@@ -263,12 +255,27 @@ def _judge(
     if backend == "plain":
         return OriginalsJudge(respondent, subject.problem.original.model, known), []
     assert how.backend_model is not None
+    asked: LocalModel | Endpoint
     if backend == "local":
-        model = LocalModel(how.backend_model, subject.engine, 400, f"{field}.backend_model")
-        writer = Weighed(model) if how.judged_by == "probabilities" else Instructed(model)
+        asked = _local(subject, how)
     else:
-        writer = Instructed(Endpoint(how.backend_model, transcript=None if place is None else place / "transcript.jsonl", field=f"{field}.backend"))
+        asked = Endpoint(how.backend_model, transcript=None if place is None else place / "transcript.jsonl", field=f"{field}.backend")
+    writer = Instructed(asked)
     return writer, [writer]
+
+
+def _second_judge(
+    subject: Subject, how: LanguageProbing, known: dict[str, str], respondent: Respondent, place: Path | None
+) -> tuple[Rater | None, list[Instructed]]:
+    """As `_judge`; None: there is none."""
+    if how.other_judge == "probabilities":
+        return Weighed(_local(subject, how)), []
+    return (None, []) if how.other_judge is None else _judge(subject, how, how.other_judge, known, respondent, place)
+
+
+def _local(subject: Subject, how: LanguageProbing) -> LocalModel:
+    assert how.backend_model is not None
+    return LocalModel(how.backend_model, subject.engine, 400, "audits.knowledge-holes.backend_model")
 
 
 def _searcher(subject: Subject, how: LanguageProbing, seeds: Sequence[str], place: Path | None) -> Searcher:

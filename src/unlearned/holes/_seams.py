@@ -27,17 +27,22 @@ class QuestionWriter(Protocol):
         """One harmless question of general knowledge about each term; empty where none can be asked."""
 
 
-class Judge(Protocol):
-    """Says how good an answer is. Scores are in 1 … 10, 10 for a good one; None where the judge said nothing that can be read."""
+class Rater(Protocol):
+    """Says how good an answer is. Scores are in 1 … 10, 10 for a good one; None where it said nothing that can be read."""
 
     label: str
+
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+        """Of each answer to its question."""
+
+
+class Judge(Rater, Protocol):
+    """Rates answers, and says which questions are any."""
+
     asked: int
     """Answers that were wanted of a chat model so far, for whatever it does here; 0 where there is none."""
     unread: int
     """Those of them that were missing or could not be read."""
-
-    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
-        """Of each answer to its question."""
 
     def valid(self, questions: Sequence[str]) -> list[bool]:
         """Whether each can be understood and asks for something."""

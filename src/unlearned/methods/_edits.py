@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unlearned.engine.files import atomic_directory
 from unlearned.errors import Fault, InputError
-from unlearned.tasks._decoders import blocks_of, down_path, down_projection, matrix_of
+from unlearned.tasks._decoders import blocks_of, down_path, down_projection, is_transposed, matrix_of
 
 _FILE = "edits.safetensors"
 
@@ -100,7 +100,7 @@ def save_adapter(edits: Sequence[Edit], model: nn.Module, directory: Path, base:
             a[i], b[:, i] = edit.key.float(), edit.coefficient * edit.direction.float()
         tensors |= {f"base_model.model.{path}.lora_A.weight": a, f"base_model.model.{path}.lora_B.weight": b}
         targets.append(path)
-    transposed = not isinstance(down_projection(model, layers[0]), nn.Linear)
+    transposed = is_transposed(down_projection(model, layers[0]))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, fan_in_fan_out=transposed, base_model_name_or_path=base, inference_mode=True)
     with atomic_directory(directory) as fresh:
         config.save_pretrained(fresh)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearned.errors import Fault, InputError
-from unlearned.tasks._linear import linear_layers
+from unlearned.tasks._linear import linear_layers, transposed_linear_layers
 from unlearned.tasks._task import Batch
 
 _DOWN = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2", "feed_forward.w2", "mlp.fc_out")
@@ -83,11 +83,16 @@ def down_projection(model: nn.Module, layer: int) -> nn.Module:
     return found
 
 
+def is_transposed(projection: nn.Module) -> bool:
+    """Whether its weight goes from input to output."""
+    return isinstance(getattr(projection, "base_layer", projection), transposed_linear_layers())  # an adapter may stand around it
+
+
 def matrix_of(projection: nn.Module) -> Tensor:
     """W with output = W h, (q, p): a view on the layer's weight (GPT-2 keeps its transpose)."""
     weight = projection.weight
     assert isinstance(weight, Tensor)
-    return weight if isinstance(projection, nn.Linear) else weight.T
+    return weight.T if is_transposed(projection) else weight
 
 
 def writes_to_the_residual(model: nn.Module, layer: int, batch: Batch) -> bool:
