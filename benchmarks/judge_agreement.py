@@ -4,7 +4,7 @@ Each fact is put three times, with its own answer and with those of two other fa
 judges by what it writes (the first so many answers alone: it writes for long) and by its probabilities. Printed are how many ratings could be read, how often a
 fact's own answer has a higher score than one of the others (half for equal ones), and Spearman's ρ of the judges with bootstrap intervals.
 
-Run: python benchmarks/judge_agreement.py MODEL FACTS.json [WRITTEN]
+Run: python benchmarks/judge_agreement.py MODEL FACTS.json [WRITTEN], with a chat model and a list of objects with `question` and `answer`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     model, file = sys.argv[1], Path(sys.argv[2])
     written = int(sys.argv[3]) if len(sys.argv) > 3 else 21
     facts = json.loads(file.read_text(encoding="utf-8"))
-    facts = list({fact["question"]: fact for fact in facts}.values())[:FACTS]
+    facts = list({fact["answer"]: fact for fact in facts}.values())[:FACTS]  # an answer each: another fact's is wrong
     questions = [fact["question"] for fact in facts for _ in range(3)]
     answers = [facts[(i + shift) % len(facts)]["answer"] for i in range(len(facts)) for shift in (0, len(facts) // 3, len(facts) // 2)]
     bundle = load_language_model(ModelSource(source=model), "model")

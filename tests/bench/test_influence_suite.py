@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from tests.bench.small_images import write_fashion
 from tests.bench.small_texts import EDGES, write_texts
-from unlearned.bench import _forget_sets, _scene, _text_scene, influence
-from unlearned.bench._fewer_steps import shortened
+from unlearned.bench import _forget_sets, _influence_texts, _scene, _text_scene, influence
+from unlearned.bench._fewer_steps import shortened, steps_of
 from unlearned.bench._grids import CONTENDERS, Contender, product
 from unlearned.bench._influence_texts import PrunedTexts, score_for, token_distance
 from unlearned.bench._lessons import Contracts
@@ -20,8 +20,9 @@ from unlearned.bench._scene import Scale, scene_of
 from unlearned.bench._small_llama import LlamaSize
 from unlearned.bench._suite import Place
 from unlearned.bench._text_cells import TextChoice
+from unlearned.bench._text_contest import Made, unlearn
 from unlearned.bench._text_scene import Pupil
-from unlearned.bench.influence import Influence, within
+from unlearned.bench.influence import Influence, Pruned, within
 from unlearned.bench.pistol import SMALL_TRAINING
 from unlearned.engine.loop import Plan, planned_steps
 from unlearned.engine.settings import Compute
@@ -64,6 +65,10 @@ def test_how_far_it_goes_is_where_something_leaves_its_interval() -> None:
     assert within(rows_of(good), "s", "m") == pytest.approx((20, 0.2, 0.3))
     assert within(rows_of(good | {10: at(0.25, 0.5, 0.9)}), "s", "m") == pytest.approx((0, 0.0, 0.0))  # what comes after does not count
     assert within(rows_of(good | {20: at(0.5, 0.75, 0.8)}), "s", "m") == pytest.approx((10, 0.1, 0.2))
+    with_one = {name: values[:2] for name, values in at(0.5, 0.5, 0.8).items()}
+    assert within(rows_of(good | {20: with_one}), "s", "m") == pytest.approx((10, 0.1, 0.2))
+    with_all = BenchRow(method="m", setting="s/m/20", seed=0, split="all", metric="seconds", reason="diverged")
+    assert within([*rows_of({p: good[p] for p in (0, 10)}), with_all], "s", "m") == pytest.approx((10, 0.1, 0.2))
 
 
 def test_fewer_steps_are_the_share_that_was_asked_for(place: Place) -> None:
@@ -127,7 +132,7 @@ def test_what_does_not_take_part_is_refused(given: dict[str, tuple[object, ...]]
         Influence(**given)
 
 
-def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: Path) -> None:
+def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path)
     place = Place(tmp_path, tmp_path / "cache", Compute(device="cpu"))
     training = SMALL_TRAINING.model_copy(update={"epochs": 1})
@@ -144,12 +149,33 @@ def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: 
     fewer = PrunedTexts(choice, "A_B", 1, "fewer-steps", (0, 50), 0).run(place)
     apart = {row.setting: row.value for row in fewer if row.metric == "tv"}
     assert apart["fewer-steps/grad-diff (llama-small)/0"] == by["gradient-norm/grad-diff (llama-small)/0", "forget", "tv"]
-    assert apart["fewer-steps/grad-diff (llama-small)/50"] not in {None, *list(apart.values())[:1]}
+    assert apart["fewer-steps/grad-diff (llama-small)/50"] is not None
+    asked: list[float] = []
+
+    def seen(method: ObjectiveMethod, share: float) -> ObjectiveMethod:
+        asked.append(share)
+        return method
+
+    monkeypatch.setattr(_influence_texts, "steps_of", lambda method, problem, engine: len(problem.forget))
+    monkeypatch.setattr(_influence_texts, "shortened", seen)
+    PrunedTexts(choice, "A_B", 1, "fewer-steps", (0, 50), 0).run(place)
+    assert asked == [0.5]  # one question of two
+    school = _text_scene.class_of(pupil, choice.lesson, 0, place)
+    method = contender.made(contender.grid[0])
+    assert isinstance(method, ObjectiveMethod)
+    half = shortened(method, 0.5)
+    problem = school.problem("A_B")
+    made = [unlearn(school, problem, each) for each in (method, half)]
+    assert [each.cost.steps for each in made if isinstance(each, Made)] == [steps_of(each, problem, school.engine) for each in (method, half)] == [4, 2]
     suite = Influence(methods=(), text_methods=("grad-diff",), text_seeds=2, text_models=("llama-small", "smollm2-135m"))
     cells = [cell for cell in suite.cells() if isinstance(cell, PrunedTexts)]
     assert len(cells) == len(suite.cells()) == 2 * 2 * 6
     with pytest.raises(InputError, match="no edge 'A_m'"):  # of texts alone: images are not asked for
         suite.require(place)
+    both = Influence(methods=("ssd", "salun"), text_methods=("lunar", "npo"), text_seeds=2, seeds=2, scores=("random", "fewer-steps"))
+    pairs = {(cell.method, cell.score) for cell in both.cells() if isinstance(cell, Pruned)}
+    pairs |= {(cell.choice.contender.name, cell.score) for cell in both.cells() if isinstance(cell, PrunedTexts)}
+    assert pairs == {(name, "random") for name in ("ssd", "salun", "lunar", "npo")} | {("salun", "fewer-steps"), ("npo", "fewer-steps")}
     by_adapters = cells[-1].choice.contender
     method = by_adapters.made(by_adapters.grid[0])
     assert isinstance(method, ObjectiveMethod)

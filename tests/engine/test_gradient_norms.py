@@ -58,7 +58,7 @@ class Turned(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("make", [convolutional, Odd, Turned, transposed_perceptron])
+@pytest.mark.parametrize("make", [convolutional, Odd, Turned])
 def test_they_are_those_of_one_backward_pass_each(make: Callable[[], nn.Module]) -> None:
     case = small(make)
     names = [name for name, _ in case.model.named_parameters()]
@@ -85,6 +85,19 @@ def test_what_a_call_shows_needs_no_gradients_of_single_samples(monkeypatch: pyt
     monkeypatch.setattr(norms, "sample_gradients", refused)
     for engine, model, points in ((case.engine, case.model, case.grounds.points), (Engine(texts.task), texts.original.model, texts.retain)):
         assert torch.isfinite(norms.gradient_norms(engine, model, points, [name for name, _ in model.named_parameters()])).all()
+
+
+def test_the_layers_of_gpt2_are_read_in_two_factors_as_linear_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> NoReturn:
+        raise AssertionError("a gradient of a single sample was computed")
+
+    case = small(transposed_perceptron)
+    with evaluating(case.model):
+        expected = dense_gradients(case).norm(dim=1)
+    for name in ("sample_gradients", "_mapped"):
+        monkeypatch.setattr(norms, name, refused)
+    found = norms.gradient_norms(case.engine, case.model, case.grounds.points, [name for name, _ in case.model.named_parameters()])
+    assert torch.allclose(found, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "pixel", "vit"])

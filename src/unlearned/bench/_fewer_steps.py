@@ -1,4 +1,4 @@
-"""The control of equal compute: nothing is left out, and a method stops after a share of its steps."""
+"""The control of equal steps: nothing is left out, and a method stops after a share of its steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from typing import Any
 
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Plan, planned_steps
+from unlearned.methods import methods
 from unlearned.methods._method import ObjectiveMethod
 from unlearned.problem import Problem
 
 FEWER = "fewer-steps"
 """Its name where scores have theirs."""
+
+
+def can_stop(method: str) -> bool:
+    """Whether a method goes in steps, so that the control can take part."""
+    return issubclass(methods.get(method), ObjectiveMethod)
+
+
+def steps_of(method: ObjectiveMethod, problem: Problem, engine: Engine) -> int:
+    """How many steps it takes."""
+    return planned_steps(method.plan(problem, engine), method.sets(problem, engine), method, engine.seed)
 
 
 def shortened(method: ObjectiveMethod, share: float) -> ObjectiveMethod:

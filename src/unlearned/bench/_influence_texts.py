@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearned.audits._membership import auc
-from unlearned.bench._fewer_steps import FEWER, shortened
+from unlearned.bench._fewer_steps import FEWER, shortened, steps_of
 from unlearned.bench._grids import Contender
 from unlearned.bench._suite import Cell, Place
 from unlearned.bench._text_cells import TextChoice, references_of
@@ -97,11 +97,9 @@ class PrunedTexts(Cell):
         if isinstance(whole, str):
             return [self._row(0, "all", "seconds", None, whole)]
         rows = self._rows(0, school, problem, references, whole, 0.0)
-        if self.score == FEWER:
-            for p in self.shares:
-                rows += self._stopped(p, school, problem, references, method) if p else []
-            return rows
         engine = Engine(school.task, place.compute.model_copy(update={"workers": 1}), self.seed)
+        if self.score == FEWER:
+            return [*rows, *self._stopped(school, problem, references, method, engine)]
         ranking = rank(problem, score_for(choice.pupil.name, self.score), engine, school.how)
         for p in self.shares:
             if p:
@@ -140,10 +138,18 @@ class PrunedTexts(Cell):
             rows.append(self._row(p, "forget-skipped", metric, _membership(school, model, problem, skipped)))
         return rows
 
-    def _stopped(self, p: int, school: Class, problem: Problem, references: Sequence[Kept], method: Method) -> list[BenchRow]:
+    def _stopped(self, school: Class, problem: Problem, references: Sequence[Kept], method: Method, engine: Engine) -> list[BenchRow]:
+        """After as many steps as what random points leave would take: batches are few here, and the share of the points is not that of the steps."""
         assert isinstance(method, ObjectiveMethod)
-        made = unlearn(school, problem, shortened(method, 1 - p / 100))
-        return [self._row(p, "all", "seconds", None, made)] if isinstance(made, str) else self._rows(p, school, problem, references, made, 0.0)
+        ranking = rank(problem, score_for(self.choice.pupil.name, "random"), engine, school.how)
+        rows = []
+        for p in filter(None, self.shares):
+            left = thinned(problem, at_share(ranking, ("forget", "retain"), p / 100).dropped)
+            assert left is not None
+            share = steps_of(method, left, school.engine) / steps_of(method, problem, school.engine)
+            made = unlearn(school, problem, shortened(method, share))
+            rows += [self._row(p, "all", "seconds", None, made)] if isinstance(made, str) else self._rows(p, school, problem, references, made, 0.0)
+        return rows
 
     def _rows(self, p: int, school: Class, problem: Problem, references: Sequence[Kept], made: Made, scoring: float) -> list[BenchRow]:
         task, engine = school.task, school.engine

@@ -27,8 +27,9 @@ from unlearned.tasks.image_generation import ImageGeneration
 
 PicturesName = Literal["digits", "fashion-mnist"]
 DIGITS = 1297
-"""Those that models are trained on; the 500 after them are by other writers."""
+"""Of scikit-learn, that models are trained on at most."""
 HELD_OUT = 500
+"""Those after them, by other writers."""
 
 
 class Pictures(NamedTuple):
@@ -39,7 +40,7 @@ class Pictures(NamedTuple):
     train: Samples
     held_out: Samples
     turned: Samples
-    """The held out ones, each by a quarter: the same strokes, but nothing that the model has seen."""
+    """The held out ones, each by a quarter: the same shapes, but nothing that the model has seen."""
 
 
 def pictures(name: PicturesName, place: Place, train: int, held_out: int, judged: int, sampling_steps: int) -> Pictures:

@@ -239,9 +239,11 @@ class ResilienceSuite(Suite):
     settings: tuple[str, ...] = Field(
         ("benign/full", "benign/momentum", "benign/lora", "new/full", "contaminated/full"), description="Fine-tunings after unlearning: DATA/HOW."
     )
-    train: int = Field(DIGITS, ge=50, le=DIGITS, description="Images that originals are trained on, the concept's included.")
-    held_out: int = Field(HELD_OUT, ge=10, le=HELD_OUT, description="Images that fine-tuning draws on: by other writers, or of the test part.")
-    judged: int = Field(1000, ge=1, description="Further images of each garment, which the judge of Fashion-MNIST learns from.")
+    train: int = Field(DIGITS, ge=50, le=DIGITS, description="Images that originals are trained on, the concept's included; of each garment a tenth.")
+    held_out: int = Field(
+        HELD_OUT, ge=10, le=HELD_OUT, description="Images that fine-tuning draws on: by other writers, or of each garment of the test part a tenth."
+    )
+    judged: int = Field(1000, ge=1, le=5000, description="Further images of each garment, which the judge of Fashion-MNIST learns from.")
     epochs: int = Field(40, ge=1, description="Passes over the data in the training of originals and of models without the concept.")
     steps: int = Field(100, ge=1, description="Optimiser steps of each fine-tuning.")
     images: int = Field(117, ge=9, description="Images that are generated from the concept's prompt, and from all others together.")
