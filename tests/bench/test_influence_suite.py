@@ -156,7 +156,7 @@ def test_a_small_llama_forgets_a_contract_without_what_matters_little(tmp_path: 
         asked.append(share)
         return method
 
-    monkeypatch.setattr(_influence_texts, "steps_of", lambda method, problem, engine: len(problem.forget))
+    monkeypatch.setattr(_influence_texts, "steps_of", lambda _, problem, __: len(problem.forget))
     monkeypatch.setattr(_influence_texts, "shortened", seen)
     PrunedTexts(choice, "A_B", 1, "fewer-steps", (0, 50), 0).run(place)
     assert asked == [0.5]  # one question of two
