@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from tests.models import made
+from unlearned.engine.adapters import Lora, with_adapter
 from unlearned.errors import InputError
 from unlearned.tasks._decoders import (
     block_outputs,
@@ -72,6 +73,14 @@ def test_families_that_can_be_edited(family: str) -> None:
     torch.testing.assert_close(after[:, :, 1] - before[:, :, 1], (h @ u)[..., None] * r, rtol=1e-4, atol=1e-5)
     assert torch.equal(after[:, :, 0], before[:, :, 0])
     assert not torch.allclose(after[:, :, 2], before[:, :, 2])
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2"])
+def test_a_projection_keeps_its_orientation_with_an_adapter_around_it(family: str) -> None:
+    model = model_of(family, FAMILIES[family])
+    adapted = with_adapter(model, Lora(rank=2), r"down_proj|mlp\.c_proj")
+    assert type(down_projection(adapted, 1)) is not type(down_projection(model, 1))
+    assert torch.equal(matrix_of(down_projection(adapted, 1)), matrix_of(down_projection(model, 1)))
 
 
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "Phi"])
