@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from unlearned.errors import InputError
@@ -69,8 +70,41 @@ def test_many_settings_are_drawn_together_by_their_mean() -> None:
     assert len(plot.rows[0].dots) == 7
 
 
+def test_settings_that_are_amounts_are_drawn_as_curves() -> None:
+    percents = [row for p in (50, 0, 10) for row in (*rows("a", f"{p} %", [p / 100, p / 50]), *rows("b", f"{p} %", [1.0]))]
+    steps = [row for n in (1, 2, 3) for row in rows("a", f"memora, {n} steps", [float(n)])]
+    (sheet,) = sheets(record([*percents, *steps, *rows("c", "before", [0.5, 0.7]), *rows("c", "class 1", [0.5]), *rows("c", "T=10", [2.0])]), "mean", {})
+    assert [plot.title for plot in sheet.drawn] == ["before"]  # the others are amounts, or one number
+    by_percent, by_steps = sheet.curves
+    assert (by_percent.of, by_steps.of) == ("", "memora")
+    assert by_percent.caption == "Across: %; line: mean over seeds, area: from the smallest to the largest; grey: the other methods."
+    assert by_steps.caption == "Across: steps; grey: the other methods."
+    assert [chart.title for chart in by_percent.each] == ["a", "b"]
+    assert [chart.title for chart in by_steps.each] == ["a"]
+    a, b = by_percent.each
+    assert [line.faint for line in a.lines] == [True, False]
+    own = a.lines[1]
+    # Across 0, 10 and 50 percent, in that order; from 0 to 1 with a margin of a twentieth, -0.05 to 1.05, downwards.
+    down = {value: round(100 - 100 * (value + 0.05) / 1.1, 3) for value in (0, 0.1, 0.15, 0.2, 0.5, 0.75, 1)}
+    assert [(mark.x, mark.y) for mark in own.marks] == [(0, down[0]), (20, pytest.approx(down[0.15], abs=0.002)), (100, down[0.75])]
+    assert own.marks[1].told == "a, 10 %: 0.15 [0.1, 0.2]"
+    corners = np.array([[float(place) for place in corner.split(",")] for corner in own.band.split()])
+    expected = [(0, 0), (20, 0.2), (100, 1), (100, 0.5), (20, 0.1), (0, 0)]
+    assert corners == pytest.approx(np.array([(x, down[y]) for x, y in expected]), abs=0.002)
+    assert b.lines[1].look == 1
+    assert "multiples" in html.drawings(record(percents), "mean", {})[0]
+
+
+def test_two_amounts_are_no_curve_and_neither_is_a_number_without_a_unit() -> None:
+    found = [row for setting in ("10 %", "20 %", "class 1", "class 2", "class 3") for row in rows("a", setting, [float(len(setting)), 2.0])]
+    (sheet,) = sheets(record(found), "mean", {})
+    assert sheet.curves == []
+    assert [plot.title for plot in sheet.drawn] == ["5 settings"]
+
+
 def hostile() -> BenchRecord:
-    return record([row for text in HOSTILE for row in rows(text, text, [1.0, 2.0], text, text)])
+    amounts = [row for text in HOSTILE for n in (1, 2, 3) for row in rows(text, f"{text} {n} steps", [1.0 * n, 2.0], text, text)]
+    return record([row for text in HOSTILE for row in rows(text, text, [1.0, 2.0], text, text)] + amounts)
 
 
 def test_hostile_text_is_escaped() -> None:

@@ -1,7 +1,8 @@
-"""A benchmark as tables and dot plots: for each metric methods in rows and settings in columns, the paper's number beside ours."""
+"""A benchmark as tables, dot plots and curves: for each metric methods in rows and settings in columns, the paper's number beside ours."""
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -12,14 +13,24 @@ from rich.table import Table
 
 from unlearned.records import BenchRecord, BenchRow, Quoted
 from unlearned.report.console import literal
-from unlearned.report.drawings import Dot, DotRow, Dots, Span
-from unlearned.report.scales import Scale, of_values
+from unlearned.report.drawings import Chart, Dot, DotRow, Dots, Line, Mark, Span
+from unlearned.report.scales import Scale, of_budgets, of_values
 from unlearned.report.words import readable, significant
 
 Papers = Mapping[Quoted, float]
 Statistic = Literal["mean", "median"]
 MOST = 4
 """Settings that are drawn one by one; more are drawn together, a small dot for each."""
+_AMOUNT = re.compile(r"(?P<of>.*?)(?P<amount>\d+(?:\.\d+)?) (?P<unit>%|[a-z]+)")
+
+
+class Curves(NamedTuple):
+    """What grows or falls with an amount: a chart for each method, the others faint behind it."""
+
+    of: str
+    """What the settings share beside the amount; it may be nothing."""
+    caption: str
+    each: list[Chart]
 
 
 class Sheet(NamedTuple):
@@ -31,6 +42,8 @@ class Sheet(NamedTuple):
     """Methods with a cell for each setting."""
     drawn: list[Dots]
     """The same numbers, drawn."""
+    curves: list[Curves]
+    """Those whose settings are amounts of something, such as `30 %` or `memora, 25 steps`."""
 
 
 def bench_tables(record: BenchRecord, statistic: Statistic, paper: Papers) -> RenderableType:
@@ -67,8 +80,11 @@ def sheets(record: BenchRecord, statistic: Statistic, paper: Papers) -> list[She
                 places[method][setting] = Place(_values(here), quoted, next((row.reason for row in here if row.reason), ""))
                 cells.append(cell(here, statistic, quoted))
         title = readable(metric) + ("" if split == "all" else f", {split}")
-        drawn = _one_by_one(looks, places, statistic) if len(settings) <= MOST else _together(looks, places, statistic)
-        found.append(Sheet(title, settings, texts, drawn))
+        amounts = _amounts(settings)
+        curves = [_curves(of, unit, amounts[of, unit], looks, places, statistic) for of, unit in amounts]
+        rest = [setting for setting in settings if not any(setting in along for along in amounts.values())]
+        drawn = _one_by_one(rest, looks, places, statistic) if len(rest) <= MOST else _together(rest, looks, places, statistic)
+        found.append(Sheet(title, settings, texts, drawn, [several for several in curves if several.each]))
     return found
 
 
@@ -94,23 +110,60 @@ def _table(title: str, sheet: Sheet) -> Table:
     return shown
 
 
-def _one_by_one(looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
+def _amounts(settings: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:
+    """Settings that are three or more amounts of the same unit, by what else they say and that unit."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for setting in settings:
+        if said := _AMOUNT.fullmatch(setting):
+            found.setdefault((said["of"], said["unit"]), {})[setting] = float(said["amount"])
+    return {key: along for key, along in found.items() if len(along) > 2}
+
+
+def _curves(
+    of: str, unit: str, along: Mapping[str, float], looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic
+) -> Curves:
+    every = [value for method in looks for setting in along for value in places[method][setting].values]
+    if len(set(every)) < 2:  # a plot of one number says nothing
+        return Curves(of, "", [])
+    x, y = of_budgets(along.values(), unit), of_values(every, "", count=3)
+
+    def line(method: str, *, faint: bool = False) -> Line:
+        points = [(along[setting], places[method][setting].values) for setting in sorted(along, key=along.__getitem__) if places[method][setting].values]
+        marks = []
+        for amount, values in points:
+            spread = f" [{significant(min(values))}, {significant(max(values))}]" if len(values) > 1 else ""
+            told = f"{method}, {of}{significant(amount)} {unit}: {significant(_middle(values, statistic))}{spread}"
+            marks.append(Mark(x.place(amount), round(100 - y.place(_middle(values, statistic)), 3), told))
+        ends = [(x.place(amount), 100 - y.place(max(values)), 100 - y.place(min(values))) for amount, values in points]
+        corners = [f"{place},{high:.3f}" for place, high, _ in ends] + [f"{place},{low:.3f}" for place, _, low in reversed(ends)]
+        return Line(looks[method], tuple(marks), " ".join(corners) if len(ends) > 1 and not faint else "", faint)
+
+    lines = {method: line(method) for method in looks}
+    told = {method: own for method, own in lines.items() if own.marks}
+    charts = [Chart(method, (*(line(other, faint=True) for other in told if other != method), own), x, y, look=looks[method]) for method, own in told.items()]
+    several = any(len(place.values) > 1 for place in (places[method][setting] for method in looks for setting in along))
+    spread = f"; line: {statistic} over seeds, area: from the smallest to the largest" if several else ""
+    return Curves(of.strip(" ,"), f"Across: {unit}{spread}; grey: the other methods.", charts)
+
+
+def _one_by_one(settings: Sequence[str], looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
     """A plot for each setting, with the paper's numbers."""
     drawn = []
-    for setting in next(iter(places.values())):
+    for setting in settings:
         here = {method: place for method in looks if (place := places[method][setting]) != Place([])}
         several = any(len(place.values) > 1 for place in here.values())
         drawn += _plot(setting, f"{statistic} over seeds; small: each seed" if several else "", looks, here, statistic)
     return drawn
 
 
-def _together(looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
+def _together(settings: Sequence[str], looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
     """One plot of the mean over settings."""
     here = {}
     for method in looks:
-        values = [_middle(place.values, statistic) for place in places[method].values() if place.values]
-        here[method] = Place(values, reason=next((place.reason for place in places[method].values() if place.reason), ""))
-    return _plot(f"{len(next(iter(places.values())))} settings", "mean over settings; small: each of them", looks, here, "mean")
+        found = [places[method][setting] for setting in settings]
+        values = [_middle(place.values, statistic) for place in found if place.values]
+        here[method] = Place(values, reason=next((place.reason for place in found if place.reason), ""))
+    return _plot(f"{len(settings)} settings", "mean over settings; small: each of them", looks, here, "mean")
 
 
 def _plot(title: str, caption: str, looks: Mapping[str, int], places: Mapping[str, Place], statistic: Statistic) -> list[Dots]:

@@ -85,9 +85,10 @@ def ranking(record: RankRecord) -> str:
 
 
 def drawings(record: BenchRecord, statistic: Statistic, paper: Papers) -> list[str]:
-    """The dot plots of each sheet of a benchmark, for a page that has `drawing_head`."""
+    """The dot plots and curves of each sheet of a benchmark, for a page that has `drawing_head`."""
     macros: Any = _templates().get_template("macros.html.j2").module
-    return ["".join(str(macros.dots(plot)) for plot in sheet.drawn) for sheet in sheets(record, statistic, paper)]
+    found = sheets(record, statistic, paper)
+    return ["".join([*(str(macros.dots(plot)) for plot in sheet.drawn), *(str(macros.curves(several)) for several in sheet.curves)]) for sheet in found]
 
 
 def drawing_head(methods: int = 36) -> str:
