@@ -170,10 +170,11 @@ def _iterate(product: Callable[[Tensors], Tensors], g: Tensors, how: Proximal, d
     for _ in range(how.iterations - 1):
         if residual < max(CONVERGED, rounding):
             break
-        moved = [part - damping * (part + how.gamma * curved) for part, curved in zip(v, product(v), strict=True)]  # Φ v
-        following = [part + right for part, right in zip(moved, g, strict=True)]
+        # Φ v + g in two passes over the memory: on a small model the products are so fast that more would show.
+        pairs = zip(g, v, product(v), strict=True)
+        following = [torch.add(right, part, alpha=1 - damping).sub_(curved, alpha=damping * how.gamma) for right, part, curved in pairs]
         new = norm_of([after - before for after, before in zip(following, v, strict=True)])
-        ratio = new / residual if how.guard == "residual" else _mean_ratio(moved, v)
+        ratio = new / residual if how.guard == "residual" else _mean_ratio([after - right for after, right in zip(following, g, strict=True)], v)
         v, residual, worst = following, new, max(worst, ratio if ratio == ratio else float("inf"))  # noqa: PLR0124  # NaN
         if not worst < 1:
             break
