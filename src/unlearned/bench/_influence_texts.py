@@ -142,12 +142,11 @@ class PrunedTexts(Cell):
         """After as many steps as what random points leave would take: batches are few here, and the share of the points is not that of the steps."""
         assert isinstance(method, ObjectiveMethod)
         ranking = rank(problem, score_for(self.choice.pupil.name, "random"), engine, school.how)
-        rows = []
+        whole, rows = steps_of(method, problem, school.engine), []
         for p in filter(None, self.shares):
             left = thinned(problem, at_share(ranking, ("forget", "retain"), p / 100).dropped)
             assert left is not None
-            share = steps_of(method, left, school.engine) / steps_of(method, problem, school.engine)
-            made = unlearn(school, problem, shortened(method, share))
+            made = unlearn(school, problem, shortened(method, steps_of(method, left, school.engine) / whole))
             rows += [self._row(p, "all", "seconds", None, made)] if isinstance(made, str) else self._rows(p, school, problem, references, made, 0.0)
         return rows
 

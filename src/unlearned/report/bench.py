@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from unlearned.records import BenchRecord, BenchRow, Quoted
 from unlearned.report.console import literal
-from unlearned.report.drawings import Chart, Dot, DotRow, Dots, Line, Mark, Span
+from unlearned.report.drawings import Chart, Dot, DotRow, Dots, Line, Mark, Span, band_of
 from unlearned.report.scales import Scale, of_budgets, of_values
 from unlearned.report.words import readable, significant
 
@@ -127,20 +128,18 @@ def _curves(
         return Curves(of, "", [])
     x, y = of_budgets(along.values(), unit), of_values(every, "", count=3)
 
-    def line(method: str, *, faint: bool = False) -> Line:
+    def line(method: str) -> Line:
         points = [(along[setting], places[method][setting].values) for setting in sorted(along, key=along.__getitem__) if places[method][setting].values]
         marks = []
         for amount, values in points:
             spread = f" [{significant(min(values))}, {significant(max(values))}]" if len(values) > 1 else ""
             told = f"{method}, {of}{significant(amount)} {unit}: {significant(_middle(values, statistic))}{spread}"
             marks.append(Mark(x.place(amount), round(100 - y.place(_middle(values, statistic)), 3), told))
-        ends = [(x.place(amount), 100 - y.place(max(values)), 100 - y.place(min(values))) for amount, values in points]
-        corners = [f"{place},{high:.3f}" for place, high, _ in ends] + [f"{place},{low:.3f}" for place, _, low in reversed(ends)]
-        return Line(looks[method], tuple(marks), " ".join(corners) if len(ends) > 1 and not faint else "", faint)
+        return Line(looks[method], tuple(marks), band_of([(x.place(amount), min(values), max(values)) for amount, values in points], y))
 
-    lines = {method: line(method) for method in looks}
-    told = {method: own for method, own in lines.items() if own.marks}
-    charts = [Chart(method, (*(line(other, faint=True) for other in told if other != method), own), x, y, look=looks[method]) for method, own in told.items()]
+    told = {method: own for method in looks if (own := line(method)).marks}
+    behind = {method: replace(own, band="", faint=True) for method, own in told.items()}
+    charts = [Chart(method, (*(behind[other] for other in told if other != method), own), x, y, look=looks[method]) for method, own in told.items()]
     several = any(len(place.values) > 1 for place in (places[method][setting] for method in looks for setting in along))
     spread = f"; line: {statistic} over seeds, area: from the smallest to the largest" if several else ""
     return Curves(of.strip(" ,"), f"Across: {unit}{spread}; grey: the other methods.", charts)

@@ -123,8 +123,18 @@ def curve_line(look: int | str, points: Sequence[Finding], x: Scale, y: Scale, n
     shown = [(p, p.budget, p.value) for p in points if p.value is not None and p.budget is not None]
     marks = tuple(Mark(x.place(spent), round(100 - y.place(value), 3), f"{name}, {_at(p)}: {_measured(p)}") for p, spent, value in shown)
     area = [(x.place(p.budget), p.low, p.high) for p, _, _ in shown if p.budget is not None and p.low is not None and p.high is not None]
+    return Line(look, marks, "" if faint else band_of(area, y), faint)
+
+
+def band_of(area: Sequence[tuple[float, float, float]], y: Scale) -> str:
+    """Corners of the area between lows and highs, as SVG writes them; nothing for fewer than two places.
+
+    Args:
+        area: the place along x in percent, with the low and the high end of what is shown.
+        y: their scale.
+    """
     corners = [f"{place},{100 - y.place(high):.3f}" for place, _, high in area] + [f"{place},{100 - y.place(low):.3f}" for place, low, _ in reversed(area)]
-    return Line(look, marks, " ".join(corners) if len(area) > 1 and not faint else "", faint)
+    return " ".join(corners) if len(area) > 1 else ""
 
 
 def _at(point: Finding) -> str:
