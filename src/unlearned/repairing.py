@@ -284,7 +284,8 @@ def _trained_on(subject: Subject, probes: Samples, spec: RepairSpec, engine: Eng
 
     passes = math.ceil(spec.steps / max(1, math.ceil(len(probes) / spec.batch_size) - 1))
     plan = Plan([Pass("retain", loss)] * passes, max_steps=spec.steps)
-    return fit(engine, copy.deepcopy(subject.unlearned.model), plan, {"retain": probes}, how, title=NAME, seed=engine.seed, checkpoint=engine.checkpoint(NAME))
+    model, seed = copy.deepcopy(subject.unlearned.model), derive_seed(engine.seed, NAME, "training")
+    return fit(engine, model, plan, {"retain": probes}, how, title=NAME, seed=seed, checkpoint=engine.checkpoint(NAME))
 
 
 def _share(count: float, of: int) -> Measured:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from unlearned.api import forget
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import Pass, Plan, Step, fit, train_mode
 from unlearned.engine.settings import Compute, Optimisation
+from unlearned.engine.training import relearnt
 from unlearned.errors import DivergedError, InputError
 
 
@@ -286,6 +288,25 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         pytest.skip("there is one")
     with pytest.raises(InputError, match="this machine has no 'cuda'"):
         Engine(problem_of("plain").task, Compute(device="cuda"))
+
+
+def test_relearning_draws_nothing_of_what_unlearning_drew() -> None:
+    """Equal seeds, sets and batches: with the same noise an attack would take an unlearning back step by step. Models under one title meet the same."""
+    problem = problem_of("plain")
+    engine, how = Engine(problem.task, seed=3), Optimisation(batch_size=3, epochs=1, lr=0.01)
+    drawn: dict[str, list[float]] = {}
+
+    def noting(name: str) -> Callable[[nn.Module, int], None]:
+        return lambda _, __: drawn.setdefault(name, []).append(float(torch.rand(())))
+
+    plan = Plan([Pass("forget", loss_of(problem))] * 4)
+    fit(engine, copy.deepcopy(problem.original.model), plan, {"forget": problem.forget}, how, title="unlearn", seed=engine.seed, watch=noting("unlearned"))
+    for name, title in (("once", "attack"), ("again", "attack"), ("other", "another")):
+        relearnt(engine, problem.original.model, problem.forget, how, 8, title=title, watch=noting(name))
+    assert {len(values) for values in drawn.values()} == {9}
+    assert drawn["once"] == drawn["again"]
+    assert not set(drawn["once"]) & set(drawn["other"])
+    assert not set(drawn["once"]) & set(drawn["unlearned"])
 
 
 def test_trackers_receive_the_losses(tmp_path: Path) -> None:

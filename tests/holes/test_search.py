@@ -96,7 +96,7 @@ def test_novelty_against_a_naive_loop() -> None:
     pool.add(SEEDS[:2])
     pool.add(SEEDS[2:3])
     assert pool.bleu.size == 3
-    rows = HashedWords().embed(SEEDS)
+    rows = HashedWords().embed(SEEDS).toarray()
     expected = [-pool.bleu.against(q) - float(np.mean([rows[j] @ row for j in range(3)])) for q, row in zip(SEEDS, rows, strict=True)]
     found: Array = pool.novelty(SEEDS, Weights(gibberish=0))
     assert found.tolist() == pytest.approx(expected)

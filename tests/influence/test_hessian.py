@@ -234,11 +234,10 @@ def test_gradients_of_layers_are_those_of_autograd() -> None:
 def test_drawn_answers_give_the_same_curvature_on_average() -> None:
     case = small(perceptron)
     layers = kronecker.covered(case.model, names_of(case.model))
-    generator = torch.Generator().manual_seed(0)
-    exact = factors_of(case)
+    signals, exact = kronecker.drawn(0), factors_of(case)
     total = dict.fromkeys(layers, torch.zeros(()))
     for _ in range(100):
-        for parts in kronecker.parts(case.engine, case.model, case.grounds.points, layers, kronecker.drawn(generator), 12):
+        for parts in kronecker.parts(case.engine, case.model, case.grounds.points, layers, signals, 12):
             for name, part in parts.items():
                 total[name] = total[name] + exact[name].rotated(part.gradients).square().sum(dim=0) / (12 * 100)
     for name, factor in exact.items():
@@ -340,11 +339,26 @@ def test_factors_of_texts_do_not_depend_on_which_texts_share_a_batch(batch_size:
         torch.testing.assert_close(factor.eigenvalues, expected, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("make", ["texts", "images"])
+def test_drawn_answers_do_not_depend_on_which_samples_share_a_batch(make: str) -> None:
+    if make == "texts":
+        grounds, engine = texts(torch.float64)
+    else:
+        grounds, engine = (case := small(perceptron)).grounds, case.engine
+    model = grounds.original.model
+    layers = kronecker.covered(model, names_of(model))
+    found = [kronecker.factors(engine, model, grounds.points, layers, lambda: kronecker.drawn(3), size) for size in (1, 2, 64)]
+    for name, factor in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(other[name].eigenvalues, factor.eigenvalues, rtol=1e-6, atol=1e-12)
+    another = kronecker.factors(engine, model, grounds.points, layers, lambda: kronecker.drawn(4), 2)
+    assert any(not torch.allclose(another[name].eigenvalues, factor.eigenvalues, rtol=1e-2) for name, factor in found[0].items())
+
+
 def test_a_language_model_in_bfloat16_has_factors_in_float32() -> None:
     grounds, engine = texts(torch.bfloat16)
     layers = kronecker.covered(grounds.original.model, names_of(grounds.original.model))
-    generator = torch.Generator().manual_seed(0)
-    found = kronecker.factors(engine, grounds.original.model, grounds.points, layers, lambda: kronecker.drawn(generator), 4)
+    found = kronecker.factors(engine, grounds.original.model, grounds.points, layers, lambda: kronecker.drawn(0), 4)
     assert {tensor.dtype for factor in found.values() for tensor in factor} == {torch.float32}
     values = Hessian(of="signed", curvature="ekfac").rate(grounds, engine).values
     assert bool(values.isfinite().all())

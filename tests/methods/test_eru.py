@@ -234,7 +234,7 @@ def test_the_last_prompt_token_alone() -> None:
 
 
 def feature_of(problem: Any, memory: dict[str, Tensor], **changed: Any) -> RefusalFeature:
-    settings: dict[str, Any] = {"layers": [0], "every": 4, "count": 32, "positions": "all", "keep_retain": False}
+    settings: dict[str, Any] = {"layers": [0], "every": 4, "count": 32, "positions": "all", "keep_retain": False, "title": "eru"}
     return RefusalFeature(problem, Engine(problem.task), memory, **(settings | changed))
 
 
@@ -265,6 +265,28 @@ def test_prompts_for_the_feature_are_drawn_afresh() -> None:
         feature_of(problem, memory, count=2).begin(model, Step(step, 9, 0, step, 9))
         found.append(memory["refusal/unit"])
     assert not torch.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_trackers_are_told_how_large_the_feature_is_and_whether_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, dict[str, float]]] = []
+    monkeypatch.setattr(Engine, "track", lambda _self, _title, values, step: told.append((step, dict(values))))
+    problem = problem_of("llama")
+    adversary, units = feature_of(problem, {}), []
+    sizes = []
+    for step in (0, 4):
+        model = bundle_of("llama", seed=step).model
+        adversary.begin(model, Step(step, 9, 0, step, 9))
+        means = []
+        for samples in (problem.forget, problem.retain):
+            states = last_prompt_inputs(model, [0], problem.task.collate([samples[i] for i in range(len(samples))]))
+            means.append((states.mean(dim=0), states.norm(dim=-1).mean(dim=0)))
+        r = means[0][0] - means[1][0]
+        units.append(r / r.norm(dim=-1, keepdim=True))
+        sizes.append(float((r.norm(dim=-1) / means[1][1]).mean()))
+    assert [step for step, _ in told] == [1, 5]
+    assert [values["feature_size"] for _, values in told] == pytest.approx(sizes, rel=1e-4)
+    assert [set(values) for _, values in told] == [{"feature_size"}, {"feature_size", "feature_cosine"}]
+    assert told[1][1]["feature_cosine"] == pytest.approx(float((units[0] * units[1]).sum(dim=-1).mean()), abs=1e-4)
 
 
 class Watched:

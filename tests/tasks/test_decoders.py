@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.models import made
 from unlearned.engine.adapters import Lora, with_adapter
@@ -19,6 +21,7 @@ from unlearned.tasks._decoders import (
     down_projection,
     matrix_of,
     projection_inputs,
+    recomputed_alike,
     shifted,
     skipped,
     without_component,
@@ -176,6 +179,34 @@ def test_a_component_is_removed_once_and_for_all() -> None:
     torch.testing.assert_close(without_component(removed, r), removed, rtol=0, atol=1e-12)
     torch.testing.assert_close(without_component(hidden, r, 2.5) @ unit, torch.full((2, 5), 2.5, dtype=torch.float64), rtol=0, atol=1e-12)
     assert torch.equal(without_component(hidden, torch.zeros(8, dtype=torch.float64), 2.5), hidden)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_is_computed_anew_is_changed_as_it_was(inside: bool) -> None:
+    """With the hooks within what is computed anew, as in some versions of transformers; nested changes that do not commute; backward within them or after."""
+    model = model_of("Llama", FAMILIES["Llama"]).double()
+    embedded = model.get_input_embeddings()(IDS["input_ids"]).detach()  # type: ignore[operator]
+    found = []
+    for context_fn in (None, recomputed_alike):
+        asked = embedded.clone().requires_grad_()
+        with ExitStack() as stack:
+            stack.enter_context(changed_states(model, {1: lambda hidden: hidden.tanh()}, at="input"))
+            stack.enter_context(changed_states(model, {1: lambda hidden: 3 * hidden, 2: torch.sin}, at="input"))
+            stack.enter_context(changed_states(model, {2: lambda hidden: hidden**2}))
+
+            def run(states: Tensor) -> Tensor:
+                logits: Tensor = model(inputs_embeds=states, use_cache=False).logits
+                return logits
+
+            value = (checkpoint(run, asked, use_reentrant=False, context_fn=context_fn) if context_fn else run(asked)).square().sum()
+            if inside or not context_fn:
+                value.backward()
+        if not inside and context_fn:
+            value.backward()
+        assert asked.grad is not None
+        found.append((value.detach(), asked.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in blocks_of(model))
 
 
 def test_hooks_are_gone_after_an_error_and_gradients_flow_through_a_change() -> None:

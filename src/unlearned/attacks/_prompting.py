@@ -15,6 +15,7 @@ from unlearned.attacks._recovery import GRID, findings_of_recovery
 from unlearned.attacks._regrown_images import generated
 from unlearned.data.samples import JoinedRows, Samples
 from unlearned.engine.loop import LossFunction, Pass, Plan, fit
+from unlearned.engine.randomness import derive_seed
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import DivergedError, Fault, InputError, raise_faults
 from unlearned.evidence.comparison import absent
@@ -113,7 +114,8 @@ class Prompting(Attack):
         inner = denoiser_of(model)
         reading = with_words(inner, lambda number, table: self.words(subject, number, table))
         how = self.how().model_copy(update={"parameters": r"\.words$"})
-        fit(subject.engine, reading, self.plan(subject, inner), {"forget": references}, how, title=self.name, seed=subject.engine.seed, watch=watch)
+        seed = derive_seed(subject.engine.seed, self.name)
+        fit(subject.engine, reading, self.plan(subject, inner), {"forget": references}, how, title=self.name, seed=seed, watch=watch)
         return points
 
     def passes(self, loss: LossFunction) -> list[Pass]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,25 @@ class Engine:
             return model, optimizer, torch.autograd.backward
         wrapped, wrapped_optimizer = self.accelerator.prepare(model, optimizer)
         return wrapped, wrapped_optimizer, self.accelerator.backward
+
+    @property
+    def loss_scale(self) -> float:
+        """By what the backward pass of `prepare` multiplies a loss at present, so that small gradients do not vanish in fp16; 1 in other precisions."""
+        scaler: Any = self.accelerator.scaler  # None but in fp16
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def gradients(self, value: Tensor, weights: Sequence[Tensor], *, retain_graph: bool = False) -> list[Tensor | None]:
+        """∇ value with respect to the weights, None where it does not depend on one: what `torch.autograd.grad` gives, in fp16 as well.
+
+        There the value is scaled before the backward pass, as little below `loss_scale` as keeps everything finite, and the gradients are scaled back.
+        """
+        scale = self.loss_scale
+        while scale > 1:
+            found: Sequence[Tensor | None] = torch.autograd.grad(value * scale, list(weights), retain_graph=True, allow_unused=True)
+            if all(g is None or bool(g.isfinite().all()) for g in found):
+                return [None if g is None else g / scale for g in found]
+            scale /= 2
+        return list(torch.autograd.grad(value, list(weights), retain_graph=retain_graph, allow_unused=True))
 
     def release(self, model: nn.Module) -> None:
         """Let go of what `prepare` wrapped; the model computes in the precision of its weights again."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from unlearned.errors import Fault, InputError
+from unlearned.tasks._decoders import recomputed_alike
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
         raise InputError(Fault("compute.gradient_checkpointing", what, "Leave it out, or lower the batch size."))
     # Transformers has renamed it.
     word = "activation" if hasattr(inner, "activation_checkpointing_enable") else "gradient"
-    getattr(inner, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
+    getattr(inner, f"{word}_checkpointing_enable")(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False, "context_fn": recomputed_alike}})
     try:
         yield
     finally:

@@ -72,15 +72,16 @@ def relearnt(
 ) -> nn.Module:
     """A copy of the model, trained on for so many steps by the task's own loss.
 
-    All models that are trained under one title meet the same batches and the same dropout, so that they differ in what they knew alone.
+    All models that are trained under one title meet the same batches, noise and dropout, so that they differ in what they knew alone. What an unlearning with
+    the same seed met is unrelated: an attack that drew its noise again would undo it step by step.
 
     Args:
-        engine: computes; its seed decides the order of the samples.
+        engine: computes; its seed and the title decide the order of the samples and all randomness.
         model: not changed.
         samples: training data.
         how: the optimisation, whose epochs are not used.
         steps: how many, going through the samples again and again.
-        title: shown at the progress bar.
+        title: shown at the progress bar; one for each purpose.
         watch: as of `fit`.
         fashion: adapters, prior preservation; None: neither.
 
@@ -89,6 +90,7 @@ def relearnt(
         InputError: if there is nothing to put an adapter beside.
     """
     fashion = fashion or Fashion()
+    seed = derive_seed(engine.seed, title)
 
     def loss(model: nn.Module, known: Batch, prior: Batch) -> Tensor:
         value = engine.task.losses(model, known).mean()
@@ -100,10 +102,10 @@ def relearnt(
     plan = Plan([one] * math.ceil(steps / steps_per_pass), max_steps=steps)
     sets = {"forget": samples} | ({} if fashion.prior is None else {"retain": fashion.prior})
     if fashion.lora is None:
-        return fit(engine, copy.deepcopy(model), plan, sets, how, title=title, seed=engine.seed, watch=watch)
+        return fit(engine, copy.deepcopy(model), plan, sets, how, title=title, seed=seed, watch=watch)
     with seeded(derive_seed(engine.seed, title, "adapter")):
         adapted = with_adapter(model, fashion.lora, how.parameters)
-    return merged(fit(engine, adapted, plan, sets, how.model_copy(update={"parameters": ".*"}), title=title, seed=engine.seed, watch=watch), model).eval()
+    return merged(fit(engine, adapted, plan, sets, how.model_copy(update={"parameters": ".*"}), title=title, seed=seed, watch=watch), model).eval()
 
 
 @dataclass(frozen=True)

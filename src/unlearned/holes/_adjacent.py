@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from unlearned.holes._rows import Rows, cosines
 from unlearned.holes._seams import Parts
 
 BLOCK = 1024
-"""Questions whose directions are in memory at once: each has thousands of numbers, and a retain set may have hundreds of thousands of questions."""
+"""Texts whose cosines with as many others are in memory at once: both sets may have hundreds of thousands."""
 
 
 def adjacent_questions(forget: Sequence[str], per_text: int, parts: Parts) -> list[str]:
@@ -32,12 +34,18 @@ def nearest_questions(forget: Sequence[str], benign: Sequence[str], per_text: in
     """
     if not benign or not forget:
         return []
-    texts = parts.embedder.embed(forget)
-    alike, at = np.zeros((len(texts), 0)), np.zeros((len(texts), 0), dtype=np.int64)
-    for start in range(0, len(benign), BLOCK):
-        block = parts.embedder.embed(benign[start : start + BLOCK])
-        alike = np.hstack([alike, texts @ block.T])
-        at = np.hstack([at, np.tile(np.arange(start, start + len(block)), (len(texts), 1))])
-        nearest = (-alike).argsort(axis=1, kind="stable")[:, :per_text]
-        alike, at = np.take_along_axis(alike, nearest, axis=1), np.take_along_axis(at, nearest, axis=1)
-    return list(dict.fromkeys(benign[j] for j in at.ravel().tolist()))
+    texts, others = ([parts.embedder.embed(several[i : i + BLOCK]) for i in range(0, len(several), BLOCK)] for several in (forget, benign))
+    return list(dict.fromkeys(benign[j] for block in texts for j in _nearest(block, others, per_text).ravel().tolist()))
+
+
+def _nearest(texts: Rows, others: Sequence[Rows], count: int) -> NDArray[np.int64]:
+    """Positions of those that are nearest to each text, in blocks, the nearest first, (N, count)."""
+    n = texts.shape[0]
+    alike, at, start = np.zeros((n, 0)), np.zeros((n, 0), dtype=np.int64), 0
+    for block in others:
+        size = block.shape[0]
+        alike = np.hstack([alike, cosines(texts, block)])
+        at = np.hstack([at, np.tile(np.arange(start, start + size), (n, 1))])
+        nearest = (-alike).argsort(axis=1, kind="stable")[:, :count]
+        alike, at, start = np.take_along_axis(alike, nearest, axis=1), np.take_along_axis(at, nearest, axis=1), start + size
+    return at

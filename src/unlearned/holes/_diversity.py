@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from unlearned.evidence.statistics import Array
+from unlearned.holes._rows import Rows, cosines
 
 ORDERS = (3, 4, 5)
 """Lengths of n-grams up to which BLEU is computed; the mean over them is taken. What curiosity-driven red-teaming has as default; its scripts have 2 to 5."""
@@ -81,40 +81,40 @@ def self_bleu(texts: Sequence[str], orders: Sequence[int] = ORDERS) -> float:
     return float(np.mean(values))
 
 
-def vendi(embeddings: Array) -> float:
+def vendi(embeddings: Rows) -> float:
     """exp(−Σ λ_i log λ_i), λ the eigenvalues of K/n, K the cosines: how many different items there seem to be, in [1, n].
 
     Args:
         embeddings: (n, D), n ≥ 1, rows of length 1.
     """
-    n = len(embeddings)
-    values = np.linalg.eigvalsh(embeddings @ embeddings.T / n)
+    n = embeddings.shape[0]
+    values = np.linalg.eigvalsh(cosines(embeddings, embeddings) / n)
     positive = values[values > 1e-12]
     # Of items that are all different, or all the same, rounding could say more than n or less than 1.
     return float(np.clip(np.exp(-(positive * np.log(positive)).sum()), 1, n))
 
 
-def scaled_vendi(embeddings: Array) -> float:
+def scaled_vendi(embeddings: Rows) -> float:
     """`vendi` / n: 1/n for n equal items, 1 for orthogonal ones."""
-    return vendi(embeddings) / len(embeddings)
+    return vendi(embeddings) / int(embeddings.shape[0])
 
 
-def without_duplicates(embeddings: Array, most: float = 0.8) -> list[int]:
+def without_duplicates(embeddings: Rows, most: float = 0.8) -> list[int]:
     """Positions that stay when each item with a cosine above `most` to an earlier one that stays is dropped."""
     kept: list[int] = []
-    for i, row in enumerate(embeddings):
-        if not kept or float((embeddings[kept] @ row).max()) <= most:
+    for i in range(embeddings.shape[0]):
+        if not kept or float(cosines(embeddings[kept], embeddings[[i]]).max()) <= most:
             kept.append(i)
     return kept
 
 
-def as_diverse(embeddings: Array, wanted: float) -> int:
+def as_diverse(embeddings: Rows, wanted: float) -> int:
     """How many of the first items can be taken so that their scaled Vendi score is still at least `wanted`; 1 at least.
 
     It starts at 1 for a single item and falls as the set grows.
     """
     size = 1
-    while size < len(embeddings) and scaled_vendi(embeddings[: size + 1]) >= wanted:
+    while size < embeddings.shape[0] and scaled_vendi(embeddings[: size + 1]) >= wanted:
         size += 1
     return size
 

@@ -31,6 +31,7 @@ from unlearned.holes._plain import HashedWords, OriginalsJudge, TemplateQuestion
 from unlearned.holes._policy import Policy, PolicySettings
 from unlearned.holes._probing import Kind, Probed, Probing
 from unlearned.holes._respondent import Respondent
+from unlearned.holes._rows import dense
 from unlearned.holes._seams import Judge, Parts, Rater, Searcher
 from unlearned.holes._search import Search, Weights
 from unlearned.records import SubjectName
@@ -189,7 +190,7 @@ class _Look:
             answers.setdefault(who, said)
         overlaps = WordSupport(_background(self.known)).overlaps(questions, self.forget)
         known = [question in self.known for question in questions]
-        return Probed(kind, questions, scores, self.parts.embedder.embed(questions), calls, tried, answers, overlaps, known, fair)
+        return Probed(kind, questions, scores, dense(self.parts.embedder.embed(questions)), calls, tried, answers, overlaps, known, fair)
 
     def asked(self, questions: Sequence[str]) -> Probed:
         """The same of questions that somebody else has found."""

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+from scipy.sparse import csr_array, hstack
 from torch import nn
 
 from unlearned.evidence.statistics import Array
 from unlearned.holes._diversity import words_of
 from unlearned.holes._ratings import score_of
 from unlearned.holes._respondent import Respondent
+from unlearned.holes._rows import total
 
 _TEMPLATES = ("What is {}?", "What does {} mean?", "How is {} used?", "Why does {} matter?", "Where is {} found?")
 _OF_TEMPLATES = frozenset({"mean", "used", "matter", "found"})
@@ -106,13 +108,13 @@ class HashedWords:
 
     label: str = "character n-grams"
 
-    def embed(self, texts: Sequence[str]) -> Array:
-        """(N, 4096); a text without letters gets a direction that no other has part in."""
+    def embed(self, texts: Sequence[str]) -> csr_array:
+        """(N, 4096), sparse; a text without letters gets a direction that no other has part in."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
         hashing = HashingVectorizer(n_features=4095, analyzer="char_wb", ngram_range=(2, 4), alternate_sign=False)
-        rows = np.asarray(hashing.transform(texts).todense(), dtype=np.float64)
-        return np.hstack([rows, (rows.sum(axis=1, keepdims=True) == 0).astype(np.float64)])
+        rows = csr_array(hashing.transform(texts))
+        return csr_array(hstack([rows, csr_array((total(csr_array(rows.T)) == 0).astype(np.float64)[:, None])]))
 
 
 class UnseenLetters:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unlearned.evidence.statistics import Array
+from unlearned.holes._rows import Rows
 
 
 class TermExtractor(Protocol):
@@ -62,7 +63,7 @@ class Embedder(Protocol):
 
     label: str
 
-    def embed(self, texts: Sequence[str]) -> Array:
+    def embed(self, texts: Sequence[str]) -> Rows:
         """Rows of length 1, (N, D)."""
 
 

@@ -21,6 +21,7 @@ from unlearned.engine.files import write_text
 from unlearned.evidence.statistics import Array
 from unlearned.holes._diversity import BleuPool
 from unlearned.holes._ratings import quality_of, reward_of
+from unlearned.holes._rows import total
 from unlearned.holes._seams import Parts, Searcher
 
 
@@ -65,8 +66,8 @@ class Pool:
 
     def add(self, questions: Sequence[str]) -> None:
         """Take these in."""
-        rows = self.parts.embedder.embed(questions).sum(axis=0)
-        self.total = rows if self.total is None else self.total + rows
+        here = total(self.parts.embedder.embed(questions))
+        self.total = here if self.total is None else self.total + here
         self.bleu.add(questions)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
@@ -52,12 +53,21 @@ def errors(choices: Choices) -> Iterator[Tensor]:
     yield choices.weights[..., None] * (p - F.one_hot(choices.targets, p.shape[-1]).to(p))
 
 
-def drawn(generator: torch.Generator) -> Signals:
-    """√w (p − e_ŷ) with ŷ drawn from p: its outer product is w (diag(p) − p pᵀ) on average."""
+def drawn(seed: int) -> Signals:
+    """√w (p − e_ŷ) with ŷ drawn from p: its outer product is w (diag(p) − p pᵀ) on average.
+
+    Batch after batch in order, only positions that count take part in drawing: what a sample's answers are does not depend on which samples share its batch,
+    nor on how far that is padded.
+    """
+    random = np.random.default_rng(seed)
 
     def signals(choices: Choices) -> Iterator[Tensor]:
         p = choices.logits.softmax(dim=-1)
-        answers = torch.multinomial(p.detach().cpu().flatten(0, -2), 1, generator=generator).view(p.shape[:-1]).to(p.device)
+        counted = choices.weights > 0
+        reached = p.detach()[counted].cpu().double().cumsum(dim=-1)
+        level = torch.from_numpy(random.random((len(reached), 1))) * reached[:, -1:]
+        answers = torch.zeros_like(choices.targets)
+        answers[counted] = torch.searchsorted(reached, level, right=True)[:, 0].clamp(max=p.shape[-1] - 1).to(answers)
         yield choices.weights.sqrt()[..., None] * (p - F.one_hot(answers, p.shape[-1]).to(p))
 
     return signals

@@ -289,7 +289,7 @@ class Hessian(Score):
         size = max(1, min(self.batch_size, HELD // largest))
 
         def signals() -> kronecker.Signals:
-            return kronecker.all_answers if self.fisher == "expected" else kronecker.drawn(torch.Generator().manual_seed(seed))
+            return kronecker.all_answers if self.fisher == "expected" else kronecker.drawn(seed)
 
         with on_device(model, engine.device):
             made = kronecker.factors(engine, model, self._few(grounds, engine), layers, signals, size)

@@ -34,6 +34,9 @@ class Adversary(Protocol):
 class RefusalFeature(Adversary):
     """Removes the direction along which forget prompts differ from retain prompts, measured anew every few steps on fresh samples.
 
+    Trackers are given the mean over blocks of ‖r‖ / mean ‖h‖ over the retain prompts, and of the cosine between r̂ and what it was before: where the model
+    treats both kinds of prompts alike, the first is small and the second wanders, and what is removed is noise.
+
     Args:
         problem: has the prompts.
         engine: computes; its seed decides which prompts.
@@ -43,6 +46,7 @@ class RefusalFeature(Adversary):
         count: prompts of either kind, as far as there are.
         positions: which tokens.
         keep_retain: the component becomes that of the retain prompts on average, in the place of 0.
+        title: for trackers.
     """
 
     def __init__(
@@ -56,9 +60,11 @@ class RefusalFeature(Adversary):
         count: int,
         positions: Positions,
         keep_retain: bool,
+        title: str,
     ) -> None:
         self._problem, self._engine, self._memory = problem, engine, memory
         self._layers, self._every, self._count, self._positions, self._keep_retain = layers, every, count, positions, keep_retain
+        self._title = title
 
     def begin(self, model: nn.Module, now: Step) -> None:
         if now.done % self._every:
@@ -66,7 +72,12 @@ class RefusalFeature(Adversary):
         forget = self._states(model, "forget", self._problem.forget, now.done)
         retain = self._states(model, "retain", self._problem.retain, now.done)
         found = directions_between(forget, retain, keep_second=self._keep_retain)
-        self._memory["refusal/unit"] = torch.stack([direction.unit for direction in found])
+        units, before = torch.stack([direction.unit for direction in found]), self._memory.get("refusal/unit")
+        told = {"feature_size": _apart(forget.detach().float(), retain.detach().float())}
+        if before is not None:
+            told["feature_cosine"] = float((units.float() * before.to(units).float()).sum(dim=-1).mean())
+        self._engine.track(self._title, told, now.done + 1)
+        self._memory["refusal/unit"] = units
         self._memory["refusal/level"] = torch.stack([direction.level for direction in found])
 
     def attacking(self, model: nn.Module, batch: Batch) -> AbstractContextManager[None]:
@@ -80,6 +91,12 @@ class RefusalFeature(Adversary):
         some = samples.subset(random.permutation(len(samples))[: self._count])
         with evaluating(model):
             return torch.cat([last_prompt_inputs(model, self._layers, batch) for batch in self._engine.batches(some)])
+
+
+def _apart(first: Tensor, second: Tensor) -> float:
+    """‖mean(first) − mean(second)‖ / mean ‖second‖, mean over places, of (N, L, q) and (M, L, q)."""
+    sizes = torch.linalg.vector_norm(second, dim=-1).mean(dim=0).clamp_min(1e-30)
+    return float((torch.linalg.vector_norm(first.mean(dim=0) - second.mean(dim=0), dim=-1) / sizes).mean())
 
 
 class ProjectedGradient(Adversary):

@@ -189,7 +189,7 @@ class Course:
 
     def _with_rehearsals(self, model: nn.Module, direct: Tensor, after: Callable[[nn.Module], Tensor], beta: float, now: Tensor) -> Tensor:
         how, weights = self._how, [p for p in model.parameters() if p.requires_grad]
-        gradients: list[Tensor | None] = list(torch.autograd.grad(direct, weights, allow_unused=True))
+        gradients = self._engine.gradients(direct, weights)
 
         def within(h: Tensors) -> bool:
             return how.norm_limit is None or norm_of([part if g is None else part + g for part, g in zip(h, gradients, strict=True)]) <= how.norm_limit

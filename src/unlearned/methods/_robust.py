@@ -109,6 +109,7 @@ class Robust(ForgetRetain):
             count=self.feature_prompts,
             positions=self.positions,
             keep_retain=self.keep_retain_mean,
+            title=self.name,
         )
 
     def plan(self, problem: Problem, engine: Engine) -> Plan:

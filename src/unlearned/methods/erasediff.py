@@ -10,6 +10,7 @@ of the retained sample beside the forget sample: one for each sample, not one fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -60,10 +61,12 @@ class EraseDiff(DiffusionMethod):
             weight = self.forget_weight
             if self.eta is not None:
                 weights = [p for p in model.parameters() if p.requires_grad]
-                flat = [
-                    torch.cat([g.flatten() for g in torch.autograd.grad(value, weights, retain_graph=True, materialize_grads=True)]) for value in (kept, erased)
-                ]
-                weight = adaptive_weight(flat[0], flat[1], self.eta)
+                towards_kept, towards_erased = (_flat(engine.gradients(value, weights, retain_graph=True), weights) for value in (kept, erased))
+                weight = adaptive_weight(towards_kept, towards_erased, self.eta)
             return kept + weight * erased
 
         return loss
+
+
+def _flat(gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros_like(w).flatten() if g is None else g.flatten() for w, g in zip(weights, gradients, strict=True)])

@@ -86,7 +86,8 @@ class MetaUnlearning(ESD):
             weights = _trained(model)
             if not len(batch["labels"]):
                 return [torch.zeros_like(p) for p in weights]
-            return list(torch.autograd.grad(task.losses(model, batch).mean(), weights, materialize_grads=True))
+            found = engine.gradients(task.losses(model, batch).mean(), weights)
+            return [torch.zeros_like(p) if g is None else g for p, g in zip(weights, found, strict=True)]
 
         def look_ahead(model: nn.Module, forget: Batch, retain: Batch, step: Step) -> None:
             del step
@@ -107,8 +108,9 @@ class MetaUnlearning(ESD):
 
         def add(model: nn.Module, step: Step) -> None:
             del step
+            scale = engine.loss_scale  # of the gradients that are there already
             for parameter, gradient in zip(_trained(model), added, strict=True):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                parameter.grad = scale * gradient if parameter.grad is None else parameter.grad + scale * gradient
 
         return replace(super().plan(problem, engine), before_step=look_ahead, after_backward=add)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from unlearned.errors import Fault, InputError
 from unlearned.tasks._linear import linear_layers, transposed_linear_layers
@@ -126,8 +127,8 @@ def changed_states(model: nn.Module, changes: Mapping[int, Change], *, at: Liter
     """While it lasts, the residual stream in front of each of these blocks (`at` input) or behind it (output) is what its change makes of it.
 
     The one way in which methods and attacks reach hidden states. Gradients flow through a change; contexts may be nested, the inner one acts on what the outer
-    one left; hooks are gone afterwards, also after an error. Where blocks are recomputed in the backward pass (gradient checkpointing), stay inside until it
-    is done.
+    one left; hooks are gone afterwards, also after an error. Where blocks are computed anew in the backward pass (gradient checkpointing), they are changed
+    there as they were: see `recomputed_alike`.
 
     Args:
         model: with decoder blocks, wrapped or not.
@@ -138,14 +139,46 @@ def changed_states(model: nn.Module, changes: Mapping[int, Change], *, at: Liter
         InputError: if the model has no decoder blocks that are known.
     """
     blocks = blocks_of(model)
-    with ExitStack() as stack:
-        for layer, change in changes.items():
-            if at == "input":
-                handle = blocks[layer].register_forward_pre_hook(partial(_change_input, change), with_kwargs=True)
-            else:
-                handle = blocks[layer].register_forward_hook(partial(_change_output, change))
-            stack.callback(handle.remove)
+
+    def install() -> list[RemovableHandle]:
+        if at == "input":
+            return [blocks[layer].register_forward_pre_hook(partial(_change_input, change), with_kwargs=True) for layer, change in changes.items()]
+        return [blocks[layer].register_forward_hook(partial(_change_output, change)) for layer, change in changes.items()]
+
+    with _installed([install]):
         yield
+
+
+_Install = Callable[[], list[RemovableHandle]]
+_lasting: list[_Install] = []
+"""What puts the hooks of each change that lasts at present in place, the outer ones first."""
+
+
+@contextmanager
+def _installed(changes: Sequence[_Install]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for install in changes:
+            for handle in install():
+                stack.callback(handle.remove)
+            _lasting.append(install)
+            stack.callback(_lasting.remove, install)
+        yield
+
+
+def recomputed_alike() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What is entered in the forward pass and again when activations are computed anew: `context_fn` of torch's checkpointing.
+
+    The changes that last now are there again then. Whether the hooks of a block are part of what is computed anew depends on the version of transformers;
+    where they are not, nobody calls them.
+    """
+    now = tuple(_lasting)
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with _installed([install for install in now if install not in _lasting]):
+            yield
+
+    return nullcontext(), again()
 
 
 @contextmanager
