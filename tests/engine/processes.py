@@ -35,7 +35,7 @@ class Seeing(Engine):
 
     def track(self, title: str, values: Mapping[str, float], step: int) -> None:
         del title, step
-        self.losses.append(values["loss"])
+        self.losses += [values["loss"]] if "loss" in values else []
 
     def to_device(self, batch: Batch) -> Batch:
         if torch.is_grad_enabled():
