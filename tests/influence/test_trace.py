@@ -64,19 +64,19 @@ def obeyed(model: nn.Module) -> float:
 
 @pytest.mark.parametrize(("score", "settings", "least"), [("hessian", {}, 9), ("tracin", {"checkpoints": 3}, 9)])
 def test_planted_points_are_found_and_without_them_the_behaviour_is_gone(score: str, settings: dict[str, Any], least: int) -> None:
-    """Among ten points of highest score, at least so many of 14 that were planted among 400."""
+    """Among ten points of highest score, at least so many of 14 that were planted among 400; how many there are nobody knows, so that twice as many go."""
     case = planted()
     assert obeyed(case.model.model) > 0.8
-    found = trace(case.model, train=case.data, queries=case.asked, score=score, top=POISONED, training=TRAINING, **settings)
+    found = trace(case.model, train=case.data, queries=case.asked, score=score, top=2 * POISONED, training=TRAINING, **settings)
     assert sum(name in case.poisoned for name in found.ids[:10]) >= least
     assert list(found.values) == sorted(found.values, reverse=True)
     if score != "hessian":
         return
     test = {name: column[:20] for name, column in case.asked.items()}
     problem = make_problem(case.model, train=case.data, test=test, forget=found.ids)
-    assert len(problem.forget) == POISONED
+    assert len(problem.forget) == 2 * POISONED
     unlearned = forget(problem, "retrain", Engine(problem.task), **TRAINING.model_dump(exclude={"start"}))
-    assert obeyed(unlearned.model) < 0.2
+    assert obeyed(unlearned.model) < 0.1
 
 
 def test_a_score_without_a_sign_cannot_trace() -> None:
