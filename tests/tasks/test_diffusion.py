@@ -406,6 +406,63 @@ class TestWrongInputs:
             ImageGeneration().load(ModelSource(source=str(tmp_path / "model")), "model")
 
 
+    @pytest.mark.parametrize(
+        ("part", "said"),
+        [
+            (lambda parts: parts | {"unet": learned_variance()}, "its UNet has 1 channels in and 2 out"),
+            (lambda parts: parts | {"unet": prompted_unet(1).half()}, "weights are held in float16"),
+            (lambda parts: parts | {"text_encoders": []}, "its UNet attends to text, but it has no text encoder"),
+            (lambda parts: parts | {"scheduler": flow_matching()}, "FlowMatchEulerDiscreteScheduler) has no table of noise levels"),
+        ],
+    )
+    def test_components_that_do_not_fit_together(self, part: Any, said: str) -> None:
+        parts = {"unet": prompted_unet(1), "scheduler": noise_schedule(), "text_encoders": [text_encoder(0)], "tokenizers": [prompt_tokenizer()]}
+        with pytest.raises(InputError) as caught:
+            assemble(**part(parts))
+        assert said in str(caught.value)
+
+    def test_a_model_made_by_hand_whose_components_do_not_fit_together(self) -> None:
+        with pytest.raises(InputError, match="its UNet has 1 channels in and 2 out"):
+            make_problem(Denoiser(learned_variance(), noise_schedule()), train=images(0, 6), test=images(0, 6), forget=["digit-0"], task="image-generation")
+
+
+def learned_variance() -> Any:
+    from diffusers import UNet2DModel
+
+    blocks: dict[str, Any] = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "block_out_channels": (4, 4)}
+    return UNet2DModel(8, 1, 2, norm_num_groups=2, attention_head_dim=2, **blocks)
+
+
+def flow_matching() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler()
+
+
+SCHEDULERS = ("DDIM", "DDPM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep")
+
+
+@pytest.mark.parametrize("kind", ["pixel", "stable"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_images_are_the_same_before_and_after_saving_whatever_the_scheduler(kind: str, name: str, tmp_path: Path) -> None:
+    """Also when it was made with values left out; latents of an autoencoder are not clipped where it does not say so."""
+    import diffusers
+
+    problem = problem_of(kind)
+    task, model = task_of(problem, sampling_steps=5), denoiser(problem)
+    scheduler = getattr(diffusers, f"{name}Scheduler")(num_train_timesteps=100)
+    tokenizers = [prompt_tokenizer() for _ in model.text_encoders]
+    bundle = assemble(model.unet, scheduler, text_encoders=model.text_encoders, tokenizers=tokenizers, vae=model.vae)
+    task.save(bundle, tmp_path)
+    loaded = task.load(ModelSource(source=str(tmp_path)), "model")
+    batch = batch_of(problem)
+    assert torch.equal(task.images(loaded.model, batch), task.images(bundle.model, batch))
+    noise = 100 * torch.randn(2, *denoiser_of(bundle.model).latent_shape)
+    with torch.no_grad():
+        ended = ddim(bundle.model, noise, batch["prompt"][:2], steps=5)
+    assert (float(ended.abs().max()) < 10) == scheduler.config.get("clip_sample", kind == "pixel")
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pipeline")

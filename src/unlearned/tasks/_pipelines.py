@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.tasks._captions import TOKENIZERS, empty_prompt
 from unlearned.tasks._denoisers import Denoiser
 from unlearned.tasks._models import call_function, check_finite, is_function, only_float32, pretrained_directory, read_weights
@@ -52,7 +52,10 @@ def load_pipeline(source: ModelSource, field: str) -> Bundle:
     made = {name: _component(source, name, parts[name], field) for name in wanted}
     encoders = [made[name] for name in ("text_encoder", "text_encoder_2") if name in made]
     tokenizers = {name: made[name] for name in TOKENIZERS if name in made}
-    _check_layout(made, len(encoders), len(tokenizers), field)
+    found = layout_faults(made["unet"], made.get("scheduler"), encoders, made.get("vae"), field)
+    if len(encoders) != len(tokenizers):
+        found.append(_unusable(f"it has {len(encoders)} text encoders and {len(tokenizers)} tokenizers", field))
+    raise_faults(found)
     empty = empty_prompt(tokenizers) if tokenizers else None
     model = Denoiser(made["unet"], made["scheduler"], encoders, made.get("vae"), empty).to(torch.float32).eval()
     check_finite(model, field)
@@ -70,7 +73,11 @@ def assemble(
         text_encoders: none, one or two.
         tokenizers: as many.
         vae: the autoencoder; None: pixel space.
+
+    Raises:
+        InputError: if they do not make up a layout that this package knows.
     """
+    raise_faults(layout_faults(unet, scheduler, text_encoders, vae, "model"))
     named = dict(zip(TOKENIZERS, tokenizers, strict=False))
     model = Denoiser(unet, scheduler, text_encoders, vae, empty_prompt(named) if named else None)
     return Bundle(model.eval(), {"scheduler": scheduler, **named})
@@ -153,25 +160,24 @@ def _component(source: ModelSource, name: str, described: Any, field: str) -> An
         raise InputError(Fault(field, f"{name} of {source.source!r} cannot be read ({type(error).__name__}).", _REMEDY)) from error
 
 
-def _check_layout(made: Mapping[str, Any], encoders: int, tokenizers: int, field: str) -> None:
-    unet, vae = made["unet"], made.get("vae")
-    scheduler = made.get("scheduler")
+def layout_faults(unet: Any, scheduler: Any, encoders: Sequence[nn.Module], vae: Any, field: str) -> list[Fault]:
+    """What keeps these components from being a model."""
     says: list[tuple[bool, str]] = [
         (scheduler is None or not hasattr(scheduler, "alphas_cumprod"), f"its scheduler ({type(scheduler).__name__}) has no table of noise levels"),
-        (encoders != tokenizers, f"it has {encoders} text encoders and {tokenizers} tokenizers"),
         (_reads_text(unet) and not encoders, "its UNet attends to text, but it has no text encoder"),
         (bool(encoders) and not _reads_text(unet), f"it has a text encoder, but its UNet ({type(unet).__name__}) does not attend to text"),
         (getattr(unet.config, "addition_embed_type", None) not in {None, "text_time"}, "its UNet wants more than a prompt"),
         (unet.config.out_channels != unet.config.in_channels, f"its UNet has {unet.config.in_channels} channels in and {unet.config.out_channels} out"),
         (vae is not None and vae.config.latent_channels != unet.config.in_channels, "UNet and autoencoder differ in the number of channels"),
     ]
-    faults = [
-        Fault(field, f"this pipeline cannot be used: {what}.", "Give one of the layout of Stable Diffusion 1, 2 or XL, or a UNet in pixel space.")
-        for wrong, what in says
-        if wrong
-    ]
-    if faults:
-        raise InputError(*faults)
+    dtypes = {p.dtype for part in (unet, *encoders, vae) if part is not None for p in part.parameters()} - {torch.float32, torch.float64}
+    held = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    precise = [Fault(field, f"weights are held in {held}, which is too coarse for training.", "Convert the model: model.float().")] if dtypes else []
+    return [_unusable(what, field) for wrong, what in says if wrong] + precise
+
+
+def _unusable(what: str, field: str) -> Fault:
+    return Fault(field, f"this pipeline cannot be used: {what}.", "Give one of the layout of Stable Diffusion 1, 2 or XL, or a UNet in pixel space.")
 
 
 def _reads_text(unet: nn.Module) -> bool:

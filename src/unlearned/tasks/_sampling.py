@@ -24,7 +24,8 @@ def ddim(
     """Latents x_0 from noise x_T by DDIM with η = 0 (Song et al. 2021, arXiv 2010.02502, equation 12), differentiable.
 
     The prediction is guided (Ho and Salimans 2022, arXiv 2207.12598): f(∅) + w (f(c) − f(∅)). Timesteps, clipping and the last step are those that the
-    model's scheduler configuration says, as the `DDIMScheduler` of diffusers reads it.
+    model's scheduler configuration says, as the `DDIMScheduler` of diffusers reads it from the disk; where it says nothing of clipping, images are clipped and
+    latents of an autoencoder are not.
 
     Args:
         model: may be wrapped.
@@ -55,7 +56,10 @@ def timesteps_of(model: nn.Module, steps: int) -> Tensor:
 def _scheduler(model: nn.Module, steps: int) -> Any:
     from diffusers import DDIMScheduler
 
-    scheduler: Any = DDIMScheduler.from_config(denoiser_of(model).scheduler.config)
+    inner = denoiser_of(model)
+    # Without the note which values are defaults of another scheduler: it is lost on the disk, and with it diffusers would put DDIM's own in their place.
+    config = {name: value for name, value in inner.scheduler.config.items() if name != "_use_default_values"}
+    scheduler: Any = DDIMScheduler.from_config({"clip_sample": inner.vae is None, **config})
     scheduler.set_timesteps(steps)
     return scheduler
 

@@ -31,7 +31,7 @@ from unlearned.tasks._denoisers import Blended, Denoiser, Embedded, denoiser_of
 from unlearned.tasks._images import fitted, read_images
 from unlearned.tasks._inversion import Crossing, crossing, inversion_step, invert
 from unlearned.tasks._judges import Judge, judge_of
-from unlearned.tasks._pipelines import assemble, load_pipeline, save_adapter, save_pipeline
+from unlearned.tasks._pipelines import assemble, layout_faults, load_pipeline, save_adapter, save_pipeline
 from unlearned.tasks._sampling import ddim, empty_condition, guided, timesteps_of
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, model_source, stack
 
@@ -172,11 +172,13 @@ class ImageGeneration(Task):
         return Samples(JoinedRows(samples.rows, columns), samples.all_ids, samples.facts, samples.indices, samples.attached)
 
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
-        """Pixels out of range (most often images that were in [−1, 1] already), images of a wrong kind, classes that model or judge do not have."""
+        """Components that do not fit together, pixels out of range (most often images that were in [−1, 1] already), images of a wrong kind, classes that model or judge do not have."""
         try:
             model = denoiser_of(bundle.model)
         except InputError as error:
             return list(error.faults)
+        if unusable := layout_faults(model.unet, model.scheduler, model.text_encoders, model.vae, "model"):
+            return unusable
         shapes = {tuple(samples[i]["pixel_values"].shape) for i in range(len(samples))}
         wanted = {shape for shape in shapes if len(shape) != 3 or shape[0] != model.channels}
         if wanted:
