@@ -230,7 +230,7 @@ def test_without_tilt_and_retain_term_it_moves_as_delete_does() -> None:
     assert not same_bits(trw, bits(problem.original.model))
 
 
-@pytest.mark.parametrize("settings", [{}, {"similarity": "confusion", "beta": 3.0}, {"expected_similarity": 0.9, "paced_by": "forget", "epochs": 20}])
+@pytest.mark.parametrize("settings", [{}, {"similarity": "confusion", "beta": 3.0}, {"expected_similarity": 0.3, "paced_by": "forget", "epochs": 20}])
 def test_the_forgotten_classes_lose_their_probability(settings: dict[str, Any]) -> None:
     trained = forget(class_problem("label == 0"), "fine-tune", epochs=30, lr=0.05, batch_size=8).model
     problem = class_problem(model=trained)
@@ -264,6 +264,7 @@ def test_a_part_of_a_class_is_refused_and_so_are_impossible_settings() -> None:
     assert [fault.field for fault in TRW().faults(problem_of("plain"), engine)] == ["forget"]
     assert not TRW().faults(class_problem(), engine)
     refused(class_problem(), "trw", "10 classes have 9 principal directions, not 10", epochs=1, components=10)
+    refused(class_problem(), "trw", "no answer has an expected similarity of 1.5: the largest similarity of a class", epochs=1, expected_similarity=1.5)
     assert not TRW(similarity="confusion", components=10).faults(class_problem(), engine)
     with pytest.raises(ValidationError, match="goes with it alone"):
         TRW(similarity="oracle")

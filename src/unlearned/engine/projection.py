@@ -20,7 +20,7 @@ from unlearned.tasks._task import Batch
 CUT = 1e-14
 """Directions whose eigenvalue of M is below this share of the largest are left out: gradients that are 1e-7 times as long as others are rounding in float32."""
 ROWS_LIMIT = 2**28
-"""Numbers of gradients that are held at once; above it, tensors are taken in groups and the backward passes repeated for each."""
+"""Numbers of gradients that are held at once; above it, tensors are taken in groups and the backward passes repeated for each. A tensor is never divided."""
 _BUFFER = 2**18
 """Numbers in float64 on a CPU: they fit into its cache."""
 _BUFFER_ELSEWHERE = 2**24

@@ -16,6 +16,10 @@ the descent step, as in algorithm 1 and the code; appendix F.1.10 says after. Ou
 functions of one sample each; the authors do so in train mode, where batch normalisation makes each depend on all samples drawn (`statistics: batch`).
 The loss is computed with the projected weights; the code goes backward through activations of the weights before (`graph: stale`). The running statistics of
 batch normalisation do not see D_f; in the code they do (`forget_statistics`). The last, smaller batch of the retain stream is used; the code drops it.
+A last forget batch of a single sample joins the one before, so that its epoch has a step, and a decay of κ, fewer.
+Language models are ours. The theory has one constraint for each number that a model puts out; here f is the sum of the logits of an answer's tokens, one
+constraint for each answer, as one for each token would take as many gradients: a step may move logits against each other within an answer.
+Memory: n gradients of the largest tensor in float32, however large that is; all others are taken in groups of 1 GiB.
 No adapters: the norm of a low-rank update is not that of the weights.
 """
 

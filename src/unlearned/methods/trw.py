@@ -8,11 +8,11 @@ Descend mean over D_f of CE(q, p_θ) + α · mean over D_r of CE(y, p_θ), both 
 Similarity: `logit-weights`: cosine of the last layer's rows, centred over classes and projected on their first `components` principal directions;
 `features`: the same of class means of the features that this layer reads; both then as softmax(cos / τ) over the retained classes, or raw.
 `confusion`: the original's mean answer on D_f, among the retained classes. `oracle`: the same of a retrained model: an upper bound, not a method.
-Defaults of the authors: β 10. Not known to us from the paper: number of components, τ, α and the optimiser. Here all components, τ 0.1, α 1, and the optimiser
+Defaults of the authors: β 10. Not known to us from the paper: number of components, τ, α, the optimiser and a decay of its rate. Here all components, τ 0.1, α 1, and the optimiser
 of the same group's AMUN (arXiv 2503.00917): SGD, momentum 0.9, weight decay 5e-4, batch 256, 10 epochs, learning rate to be tuned.
 Deviations: the formulas are our reconstruction from what the paper says of its method: probability 0 for the forgotten class, an exponential tilt from a linear
-constraint on the expected similarity, similarity from logit weights by PCA, cosine and a sharp softmax. Instead of β one may fix E_q[s]; β is then solved for
-each sample. Several classes may be forgotten at once: each sample has the similarity of its own class.
+constraint on the expected similarity, similarity from logit weights by PCA, cosine and a sharp softmax. Instead of β one may ask for an E_q[s] of at least
+so much; β is then solved for each sample, and is 0 where the original's own answer has as much: no answer is tilted away from what resembles. Several classes may be forgotten at once: each sample has the similarity of its own class.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class TRW(ObjectiveMethod):
     components: int | None = Field(None, ge=1, description="Principal directions that class vectors are projected on; None: all.")
     temperature: float | None = Field(0.1, gt=0, description="τ of the softmax over cosines; None: the raw cosine.")
     beta: float = Field(10.0, ge=0, description="β: how strongly the answer is tilted; 0: the original's answer without the forgotten classes.")
-    expected_similarity: float | None = Field(None, description="E_q[s] to reach, instead of a fixed beta.")
+    expected_similarity: float | None = Field(None, description="Least E_q[s], instead of a fixed beta; below the largest similarity of a class that stays.")
     alpha: float = Field(1.0, ge=0, description="Weight of the cross-entropy on the retain set; 0: it is not used.")
     paced_by: Literal["forget", "retain"] = Field("retain", description="The set that one epoch goes over once; batches of the other go beside it.")
     retrained: ModelSource | None = Field(None, description="For the similarity `oracle`: a retrained model.")
@@ -138,7 +138,17 @@ class TRW(ObjectiveMethod):
                 head_of(model, one["pixel_values"])
         with collecting(faults):
             self._other(problem, engine)
+        if not faults and self.expected_similarity is not None:
+            faults += self._out_of_reach(*self.similarities(problem, engine, forgotten_classes(problem)))
         return faults
+
+    def _out_of_reach(self, similarity: Tensor, forgotten: Tensor) -> list[Fault]:
+        """An expectation that no β reaches."""
+        most = float(similarity[:, ~forgotten].max(dim=1).values.min())
+        if self.expected_similarity is None or self.expected_similarity < most:
+            return []
+        what = f"no answer has an expected similarity of {self.expected_similarity:g}: the largest similarity of a class that stays is {most:.3g}."
+        return [Fault("method.expected_similarity", what, "Lower it, or leave it out.")]
 
     def _misfits(self, problem: Problem, count: int) -> list[Fault]:
         """What is wrong for a model of so many classes."""
@@ -157,6 +167,7 @@ class TRW(ObjectiveMethod):
         teacher = self.original_outputs(problem, engine)
         classes = forgotten_classes(problem)
         similarity, forgotten = self.similarities(problem, engine, classes)
+        raise_faults(self._out_of_reach(similarity, forgotten))
         by_class = torch.zeros(len(forgotten), len(forgotten), dtype=similarity.dtype, device=engine.device)
         by_class[classes] = similarity
 
