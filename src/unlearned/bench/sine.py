@@ -16,7 +16,8 @@ Metrics `chosen_...`: the settings behind `sup_error`.
 Controls: `original` is the poisoned network, `retrain-full` one that was trained on the retained points alone for 50,000 steps; `retrain` has T steps.
 Deviations: points and initial weights come from other random numbers than the authors', of the same distributions. x ranges over 5π, in their code 15.708.
 Descent sees the network after the projection, as the paper's algorithm has it and its code has not. ℓ1-sparse follows the printed schedule; the code lags it
-by one epoch. Directions of G with less than 1e-6 of the largest singular value are left out; the code keeps all, of which some are rounding.
+by one epoch. Directions of G with less than 1e-6 of the largest singular value are left out; the code keeps all, of which some are rounding. Ranges are over
+all seeds; those of the paper leave out its two best and its two worst.
 """
 
 from __future__ import annotations
