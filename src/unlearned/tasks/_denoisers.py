@@ -32,6 +32,7 @@ class Denoiser(nn.Module):
         text_encoders: none, one (Stable Diffusion 1, 2), or two (XL).
         vae: an `AutoencoderKL`; None: pixel space.
         empty: token ids of the empty prompt, (E, T) for E text encoders; None: the model has none, and cannot be guided.
+        zeros: what guidance leads away from is an embedding of zeros, as in Stable Diffusion XL; else the empty prompt's.
     """
 
     alphas_cumprod: Tensor
@@ -41,11 +42,19 @@ class Denoiser(nn.Module):
     """In train mode latents are drawn, and timesteps are not those of a measurement. There is no dropout of its own."""
 
     def __init__(
-        self, unet: nn.Module, scheduler: Any, text_encoders: Sequence[nn.Module] = (), vae: nn.Module | None = None, empty: Tensor | None = None
+        self,
+        unet: nn.Module,
+        scheduler: Any,
+        text_encoders: Sequence[nn.Module] = (),
+        vae: nn.Module | None = None,
+        empty: Tensor | None = None,
+        *,
+        zeros: bool = False,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.scheduler = scheduler
+        self.zeros = zeros
         self.prediction_type: str = scheduler.config.prediction_type
         self.text_encoder, self.text_encoder_2 = (*text_encoders, None, None)[:2]
         self.vae = vae
@@ -183,7 +192,7 @@ class Blended(Denoiser):
     """
 
     def __init__(self, main: Denoiser, other: Denoiser, weight: float) -> None:
-        super().__init__(other.unet, other.scheduler, other.text_encoders, other.vae, other.empty)
+        super().__init__(other.unet, other.scheduler, other.text_encoders, other.vae, other.empty, zeros=other.zeros)
         self.main = main
         self.weight = weight
 

@@ -22,6 +22,8 @@ _PIPELINES = {0: "DDPMPipeline", 1: "StableDiffusionPipeline", 2: "StableDiffusi
 """By number of text encoders."""
 _OPTIONAL = ("vae", "safety_checker", "feature_extractor", "image_encoder")
 """Components that these pipelines may do without, and then want to see named."""
+_ZEROS = "force_zeros_for_empty_prompt"
+"""What a pipeline of Stable Diffusion XL says of the embedding that guidance leads away from; left out, it is zeros."""
 _REMEDY = "Give a directory that save_pretrained of a pipeline wrote, whole and as safetensors."
 
 
@@ -57,7 +59,8 @@ def load_pipeline(source: ModelSource, field: str) -> Bundle:
         found.append(_unusable(f"it has {len(encoders)} text encoders and {len(tokenizers)} tokenizers", field))
     raise_faults(found)
     empty = empty_prompt(tokenizers) if tokenizers else None
-    model = Denoiser(made["unet"], made["scheduler"], encoders, made.get("vae"), empty).to(torch.float32).eval()
+    zeros = len(encoders) == 2 and index.get(_ZEROS, True)
+    model = Denoiser(made["unet"], made["scheduler"], encoders, made.get("vae"), empty, zeros=zeros).to(torch.float32).eval()
     check_finite(model, field)
     return Bundle(model, {"scheduler": made["scheduler"], **tokenizers}, source)
 
@@ -79,7 +82,7 @@ def assemble(
     """
     raise_faults(layout_faults(unet, scheduler, text_encoders, vae, "model"))
     named = dict(zip(TOKENIZERS, tokenizers, strict=False))
-    model = Denoiser(unet, scheduler, text_encoders, vae, empty_prompt(named) if named else None)
+    model = Denoiser(unet, scheduler, text_encoders, vae, empty_prompt(named) if named else None, zeros=len(text_encoders) == 2)
     return Bundle(model.eval(), {"scheduler": scheduler, **named})
 
 
@@ -96,6 +99,8 @@ def save_pipeline(bundle: Bundle, directory: Path) -> None:
     index: dict[str, Any] = {"_class_name": _PIPELINES[texts], "_diffusers_version": __version__}
     if texts == 1:
         index["requires_safety_checker"] = False
+    if texts == 2:
+        index[_ZEROS] = model.zeros
     index |= {name: [None, None] for name in _OPTIONAL[: {0: 0, 1: 4, 2: 1}[texts]]}
     for name, part in parts.items():
         part.save_pretrained(directory / name)

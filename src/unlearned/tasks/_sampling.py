@@ -65,7 +65,10 @@ def _scheduler(model: nn.Module, steps: int) -> Any:
 
 
 def guided(model: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Tensor | Embedded | None, guidance: float) -> Tensor:
-    """f(x, t, ∅) + w (f(x, t, c) − f(x, t, ∅)), (B, C, H, W); for w = 1 the prediction for c, in one pass."""
+    """f(x, t, ∅) + w (f(x, t, c) − f(x, t, ∅)), (B, C, H, W); for w = 1 the prediction for c, in one pass.
+
+    ∅ is the empty prompt; for a model that is made so (`Denoiser.zeros`) an embedding of zeros, where methods that name the empty prompt still mean its own.
+    """
     if guidance == 1:
         out: Tensor = model(noisy, timesteps, condition)
         return out
@@ -88,6 +91,11 @@ def empty_condition(model: nn.Module, count: int) -> Tensor:
 
 
 def _beside_empty(model: nn.Module, condition: Tensor | Embedded | None) -> Tensor | Embedded:
+    """Twice as many conditions: what guidance leads away from, and what is given."""
+    if denoiser_of(model).zeros and condition is not None:
+        given = condition if isinstance(condition, Embedded) else denoiser_of(model).embed(condition)
+        pooled = None if given.pooled is None else torch.cat([torch.zeros_like(given.pooled), given.pooled])
+        return Embedded(torch.cat([torch.zeros_like(given.states), given.states]), pooled)
     if isinstance(condition, Embedded):
         empty = denoiser_of(model).embed(empty_condition(model, len(condition.states)))
         pooled = None if condition.pooled is None or empty.pooled is None else torch.cat([empty.pooled, condition.pooled])

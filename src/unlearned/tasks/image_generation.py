@@ -121,7 +121,8 @@ class ImageGeneration(Task):
         unet: Any = model.unet
         encoders: list[Any] = model.text_encoders
         texts = [type(encoder)(copy.deepcopy(encoder.config)) if model.vae is None else copy.deepcopy(encoder) for encoder in encoders]
-        return bundle.with_model(Denoiser(type(unet).from_config(unet.config), model.scheduler, texts, copy.deepcopy(model.vae), model.empty))
+        again = Denoiser(type(unet).from_config(unet.config), model.scheduler, texts, copy.deepcopy(model.vae), model.empty, zeros=model.zeros)
+        return bundle.with_model(again)
 
     def architecture(self, bundle: Bundle) -> str:
         """With the noise schedule, and the weights that `fresh` keeps."""
