@@ -13,8 +13,9 @@ either kind, mean over held-out pairs. `mia_nn_strict_models`: how often the SVM
 For both 0.5 is perfect. Needs two references and two shadow models, and for the null four references.
 Defaults of the authors: not known to us. RBF kernel, C 3 and gamma `auto` are those of the membership attack of SalUn (arXiv 2310.12508).
 Deviations: reconstructed from what is publicly said of the attack: an SVM on logits for each class, retrained models, samples of the test set. Features are
-standardised by the SVM's own training samples. A class with fewer than two samples to learn from has no SVM. The strict form, and the choice of what SVMs
-see and learn from (no more than 2000 values, shared evenly by the models), are ours. Several forgotten classes are measured one by one, on splits `forget-test-1`, `forget-test-2`, ... in their order.
+standardised by the SVM's own training samples. A class with fewer than two samples to learn from has no SVM. The strict form, and the choice of what SVMs see
+and learn from (no more than 2000 values, shared evenly by the models), are ours. Several forgotten classes are measured one by one, on splits `forget-test-1`,
+`forget-test-2`, ... in their order.
 Nulls: each reference against the mean of the others; for the strict form one half of the references against the other half, in 20 random divisions.
 Findings: on split `forget-test`, the test samples of the class, also `routed_to_C`: the share of answers C, for the three nearest classes. Intervals are over
 these samples, with the SVMs as they are; those of the strict form over held-out pairs. Defined where whole classes are forgotten.

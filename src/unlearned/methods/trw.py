@@ -8,11 +8,12 @@ Descend mean over D_f of CE(q, p_θ) + α · mean over D_r of CE(y, p_θ), both 
 Similarity: `logit-weights`: cosine of the last layer's rows, centred over classes and projected on their first `components` principal directions;
 `features`: the same of class means of the features that this layer reads; both then as softmax(cos / τ) over the retained classes, or raw.
 `confusion`: the original's mean answer on D_f, among the retained classes. `oracle`: the same of a retrained model: an upper bound, not a method.
-Defaults of the authors: β 10. Not known to us from the paper: number of components, τ, α, the optimiser and a decay of its rate. Here all components, τ 0.1, α 1, and the optimiser
-of the same group's AMUN (arXiv 2503.00917): SGD, momentum 0.9, weight decay 5e-4, batch 256, 10 epochs, learning rate to be tuned.
+Defaults of the authors: β 10. Not known to us from the paper: number of components, τ, α, the optimiser and a decay of its rate. Here all components, τ 0.1, α
+1, and the optimiser of the same group's AMUN (arXiv 2503.00917): SGD, momentum 0.9, weight decay 5e-4, batch 256, 10 epochs, learning rate to be tuned.
 Deviations: the formulas are our reconstruction from what the paper says of its method: probability 0 for the forgotten class, an exponential tilt from a linear
-constraint on the expected similarity, similarity from logit weights by PCA, cosine and a sharp softmax. Instead of β one may ask for an E_q[s] of at least
-so much; β is then solved for each sample, and is 0 where the original's own answer has as much: no answer is tilted away from what resembles. Several classes may be forgotten at once: each sample has the similarity of its own class.
+constraint on the expected similarity, similarity from logit weights by PCA, cosine and a sharp softmax. Instead of β one may ask for an E_q[s] of at least so
+much; β is then solved for each sample, and is 0 where the original's own answer has as much: no answer is tilted away from what resembles. Several classes may
+be forgotten at once: each sample has the similarity of its own class.
 """
 
 from __future__ import annotations

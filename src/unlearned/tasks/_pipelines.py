@@ -54,10 +54,10 @@ def load_pipeline(source: ModelSource, field: str) -> Bundle:
     made = {name: _component(source, name, parts[name], field) for name in wanted}
     encoders = [made[name] for name in ("text_encoder", "text_encoder_2") if name in made]
     tokenizers = {name: made[name] for name in TOKENIZERS if name in made}
-    found = layout_faults(made["unet"], made.get("scheduler"), encoders, made.get("vae"), field)
+    faults = layout_faults(made["unet"], made.get("scheduler"), encoders, made.get("vae"), field)
     if len(encoders) != len(tokenizers):
-        found.append(_unusable(f"it has {len(encoders)} text encoders and {len(tokenizers)} tokenizers", field))
-    raise_faults(found)
+        faults.append(_unusable(f"it has {len(encoders)} text encoders and {len(tokenizers)} tokenizers", field))
+    raise_faults(faults)
     empty = empty_prompt(tokenizers) if tokenizers else None
     zeros = len(encoders) == 2 and index.get(_ZEROS, True)
     model = Denoiser(made["unet"], made["scheduler"], encoders, made.get("vae"), empty, zeros=zeros).to(torch.float32).eval()

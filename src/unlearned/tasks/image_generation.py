@@ -173,7 +173,10 @@ class ImageGeneration(Task):
         return Samples(JoinedRows(samples.rows, columns), samples.all_ids, samples.facts, samples.indices, samples.attached)
 
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
-        """Components that do not fit together, pixels out of range (most often images that were in [−1, 1] already), images of a wrong kind, classes that model or judge do not have."""
+        """What is wrong with model or samples.
+
+        Components that do not fit together; pixels out of range (most often images that were in [−1, 1] already); images of a wrong kind; classes that model or judge do not have.
+        """
         try:
             model = denoiser_of(bundle.model)
         except InputError as error:
