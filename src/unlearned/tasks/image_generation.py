@@ -175,7 +175,8 @@ class ImageGeneration(Task):
     def faults(self, bundle: Bundle, samples: Samples, field: str) -> list[Fault]:
         """What is wrong with model or samples.
 
-        Components that do not fit together; pixels out of range (most often images that were in [−1, 1] already); images of a wrong kind; classes that model or judge do not have.
+        Components that do not fit together; pixels out of range (most often images that were in [−1, 1] already); images of a wrong kind; classes that model
+        or judge do not have.
         """
         try:
             model = denoiser_of(bundle.model)
