@@ -78,7 +78,7 @@ def test_settings_that_are_amounts_are_drawn_as_curves() -> None:
     by_percent, by_steps = sheet.curves
     assert (by_percent.of, by_steps.of) == ("", "memora")
     assert by_percent.caption == "Across: %; line: mean over seeds, area: from the smallest to the largest; grey: the other methods."
-    assert by_steps.caption == "Across: steps; grey: the other methods."
+    assert by_steps.caption == "Across: steps."
     assert [chart.title for chart in by_percent.each] == ["a", "b"]
     assert [chart.title for chart in by_steps.each] == ["a"]
     a, b = by_percent.each

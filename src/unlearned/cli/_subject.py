@@ -75,10 +75,13 @@ def make(
     from unlearned.tasks._task import ModelSource, model_source
     from unlearned.validation import fault_of
 
-    kind = tasks.get(task, "--task")()
     found = list(faults)
     if unsaid := (forget is None) == (forget_file is None):
         found.append(Fault("--forget", "it is not said what was to be forgotten, or said twice.", "Give --forget FILTER or --forget-file FILE."))
+    with collecting(found):
+        kind = tasks.get(task, "--task")()
+    if task not in tasks:
+        raise_faults(found)  # whether models and data can be read is for a task to say
 
     def named(source: str) -> ModelSource:
         return ModelSource.model_validate({**model_source(source), "allow_pickle": allow_pickle})

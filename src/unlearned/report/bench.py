@@ -142,7 +142,8 @@ def _curves(
     charts = [Chart(method, (*(behind[other] for other in told if other != method), own), x, y, look=looks[method]) for method, own in told.items()]
     several = any(len(place.values) > 1 for place in (places[method][setting] for method in looks for setting in along))
     spread = f"; line: {statistic} over seeds, area: from the smallest to the largest" if several else ""
-    return Curves(of.strip(" ,"), f"Across: {unit}{spread}; grey: the other methods.", charts)
+    others = "; grey: the other methods" if len(told) > 1 else ""
+    return Curves(of.strip(" ,"), f"Across: {unit}{spread}{others}.", charts)
 
 
 def _one_by_one(settings: Sequence[str], looks: Mapping[str, int], places: Mapping[str, Mapping[str, Place]], statistic: Statistic) -> list[Dots]:
