@@ -728,7 +728,9 @@ CASES |= {
     "audit_unknown": Case("--audit: there is no audit 'utilty'", "Did you mean 'utility'", options(audit="utilty")),
     "audit_attack_unknown": Case("--attack: there is no attack 'relarn'", "Did you mean 'relearn'", options(attack="relarn")),
     "audit_task_unknown": Case("--task: there is no task 'images'", "Available: ", options(task="images")),
-    "audit_task_and_attack_unknown": Case("--task: there is no task 'images'", "--attack: there is no attack 'relarn'", options(task="images", attack="relarn")),
+    "audit_task_and_attack_unknown": Case(
+        "--task: there is no task 'images'", "--attack: there is no attack 'relarn'", options(task="images", attack="relarn")
+    ),
     "audit_task_unknown_and_forget_not_said": Case("--task: there is no task 'images'", "--forget: it is not said", options(task="images", forget=None)),
     "audit_device_unknown": Case("--device: ", "or cpu, cuda, cuda:1, mps", options(device="gpu")),
     "audit_device_not_there": Case("--device: this machine has no 'cuda:64'", "Use ", options(device="cuda:64")),
