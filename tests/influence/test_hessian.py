@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,11 +16,22 @@ from tests.influence.small import Small, convolution, dense_gauss_newton, dense_
 from tests.models import facts, llama, made, tokenizer
 from unlearned.api import make_problem
 from unlearned.engine.engine import Engine
+from unlearned.engine.randomness import derive_seed
 from unlearned.errors import DivergedError, InputError
 from unlearned.influence import _kronecker as kronecker
 from unlearned.influence import hessian
-from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
-from unlearned.influence._rank import grounds_of
+from unlearned.influence._gauss_newton import (
+    MOST_STEPS,
+    GaussNewton,
+    conjugate_gradients,
+    largest_eigenvalue,
+    lissa,
+    mean_eigenvalue,
+    relative_residual,
+    steps_of_lissa,
+)
+from unlearned.influence._prune import Prune, choose
+from unlearned.influence._rank import grounds_of, rank
 from unlearned.influence._score import Grounds
 from unlearned.influence.hessian import Hessian, Of
 from unlearned.tasks._task import Batch, Bundle
@@ -73,11 +85,34 @@ def test_conjugate_gradients_and_lissa_solve_as_a_dense_solver_does() -> None:
     exact = torch.linalg.solve(a, b)
     assert torch.allclose(conjugate_gradients(lambda v: a @ v, b, 1e-12, 100), exact, atol=1e-10)
     scale = 1.5 * float(torch.linalg.eigvalsh(a)[-1])
-    assert torch.allclose(lissa(lambda _, v: a @ v, b, scale, 3000), exact, atol=1e-10)
+    assert torch.allclose(lissa(lambda _, v: a @ v, b, scale, 3000, 1e-14), exact, atol=1e-10)
     # One step: h = v + (I − H/σ) v, divided by σ.
-    assert torch.allclose(lissa(lambda _, v: a @ v, b, scale, 1), (2 * b - a @ b / scale) / scale)
+    one = lissa(lambda _, v: a @ v, b, scale, 1, 1e-14)
+    assert torch.allclose(one, (2 * b - a @ b / scale) / scale)
+    assert relative_residual(lambda v: a @ v, one, b) == pytest.approx(float((b - a @ one).norm() / b.norm()))
+    assert relative_residual(lambda v: a @ v, exact, b) < 1e-12
+    assert relative_residual(lambda v: a @ v, 0 * b, 0 * b) == 0
     with pytest.raises(DivergedError, match="Raise it"):
-        lissa(lambda _, v: a @ v, b, scale / 10, 3000)
+        lissa(lambda _, v: a @ v, b, scale / 10, 3000, 1e-14)
+
+
+def test_lissa_makes_the_steps_that_the_smallest_eigenvalue_asks_for() -> None:
+    """b lies along the eigenvector of λ itself: there is no slower case."""
+    a = torch.diag(torch.tensor([0.01, 3.0], dtype=torch.float64))
+    b = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    made: list[int] = []
+
+    def counted(step: int, v: Tensor) -> Tensor:
+        made.append(step)
+        return a @ v
+
+    steps = steps_of_lissa(0.01, 6.0, 1e-3)
+    x = lissa(counted, b, 6.0, steps, 1e-3)
+    assert relative_residual(lambda v: a @ v, x, b) <= 1e-3
+    assert steps - 2 <= len(made) <= steps
+    assert relative_residual(lambda v: a @ v, lissa(counted, b, 6.0, steps - 2, 1e-3), b) > 1e-3
+    assert steps_of_lissa(1e-9, 6.0, 1e-3) == steps_of_lissa(7.0, 6.0, 1e-3) == MOST_STEPS
+    assert steps_of_lissa(5.999, 6.0, 0.9) == 1
 
 
 @pytest.mark.parametrize("of", ["self", "parameters", "prediction", "signed"])
@@ -89,6 +124,44 @@ def test_every_solver_gives_the_dense_scores(of: Of) -> None:
     if of in {"prediction", "signed"}:
         by_lissa = Hessian(of=of, curvature="lissa", damping=0.5, iterations=60).rate(case.grounds, case.engine).values
         assert torch.allclose(by_lissa, dense(case, of, 0.5, query_gradients(case)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("curvature", ["cg", "lissa"])
+def test_with_the_default_damping_the_weights_move_as_the_dense_solve_says(curvature: Literal["cg", "lissa"]) -> None:
+    case = small(perceptron, count=4)
+    matrix = dense_gauss_newton(case)
+    seed = derive_seed(case.engine.seed, "hessian", "probes")
+    damping = 0.1 * mean_eigenvalue(lambda v: matrix @ v, len(matrix), seed, like=matrix)
+    expected = dense(case, "parameters", damping, query_gradients(case))
+    found = Hessian(curvature=curvature).rate(case.grounds, case.engine)
+    assert torch.allclose(found.values, expected, rtol=5e-3)
+    assert found.notes == ()
+    assert found.effects is not None
+    few = Hessian(curvature=curvature, iterations=2 if curvature == "cg" else 200).rate(case.grounds, case.engine)
+    assert bool((few.values < 0.9 * expected).any())
+    assert few.effects is None
+    [note] = few.notes
+    h = matrix + damping * torch.eye(len(matrix), dtype=torch.float64)
+    assert float(re.findall(r"residual is (\S+),", note)[0]) > Hessian().tolerance
+    assert f"Raise `iterations` ({2 if curvature == 'cg' else 200}) or `damping` ({damping:.2g})" in note
+    if curvature == "lissa":
+        scale = 2 * (largest_eigenvalue(lambda v: matrix @ v, len(matrix), seed, like=matrix) + damping)
+        keeps = torch.linalg.matrix_power(torch.eye(len(h), dtype=torch.float64) - h / scale, 201)
+        rows = dense_gradients(case)
+        largest = float(((rows @ keeps).norm(dim=1) / rows.norm(dim=1)).max())
+        assert float(re.findall(r"residual is (\S+),", note)[0]) == pytest.approx(largest, rel=0.02)
+
+
+def test_where_the_queries_are_not_solved_for_no_effect_is_bounded() -> None:
+    case = small(perceptron)
+    stops = Hessian(of="signed", curvature="cg", iterations=1).rate(case.grounds, case.engine)
+    assert stops.effects is None
+    ranking = rank(case.problem, Hessian(of="signed", curvature="cg", iterations=1), case.engine)
+    assert ranking.notes == stops.notes
+    with pytest.raises(InputError, match=r"bounds no effect.*not solved with to the end"):
+        choose(ranking, Prune(tolerance=0.1))
+    [note] = Hessian(of="signed", curvature="lissa", damping=1.0, batch_size=4).rate(case.grounds, case.engine).notes
+    assert "Set `batch_size` to 12" in note
 
 
 def test_probes_are_drawn_where_the_model_has_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:

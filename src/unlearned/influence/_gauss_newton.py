@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,6 +15,9 @@ from unlearned.errors import DivergedError
 from unlearned.tasks._task import Batch
 
 Product = Callable[[Tensor], Tensor]
+
+MOST_STEPS = 10_000
+"""Of LiSSA, where nobody says how many."""
 
 
 class GaussNewton:
@@ -92,14 +96,15 @@ def conjugate_gradients(product: Product, right: Tensor, tolerance: float, most:
     return x
 
 
-def lissa(products: Callable[[int, Tensor], Tensor], right: Tensor, scale: float, depth: int) -> Tensor:
+def lissa(products: Callable[[int, Tensor], Tensor], right: Tensor, scale: float, depth: int, tolerance: float) -> Tensor:
     """H⁻¹ v by h ← v + (I − H/σ) h from h = v; the result is h/σ, if 0 < H/σ < I (Agarwal et al. 2017; Koh and Liang 2017).
 
     Args:
         products: (step, h) ↦ H h, perhaps of another batch in each step.
         right: v, (d,).
         scale: σ, above the largest eigenvalue of H.
-        depth: steps.
+        depth: steps at most.
+        tolerance: stop where ‖v − H h/σ‖ ≤ tolerance · ‖v‖.
 
     Raises:
         DivergedError: if σ is too small.
@@ -107,10 +112,26 @@ def lissa(products: Callable[[int, Tensor], Tensor], right: Tensor, scale: float
     h = right.clone()
     limit = 1e8 * (1 + float(right.norm()))
     for step in range(depth):
-        h = right + h - products(step, h) / scale
+        residual = right - products(step, h) / scale
+        if residual.norm() <= tolerance * right.norm():
+            break
+        h = h + residual
         if not float(h.norm()) < limit:
             raise DivergedError(f"LiSSA diverged at step {step}: `scale` {scale:.3g} is below the largest eigenvalue. Raise it.")
     return h / scale
+
+
+def steps_of_lissa(damping: float, scale: float, tolerance: float) -> int:
+    """Steps that reach the tolerance for sure, at most MOST_STEPS: after k of them the residual is (I − H/σ)ᵏ⁺¹ v, and no eigenvalue of H is below λ."""
+    if damping >= scale:
+        return MOST_STEPS
+    return max(1, min(MOST_STEPS, math.ceil(math.log(tolerance) / math.log1p(-damping / scale))))
+
+
+def relative_residual(product: Product, x: Tensor, right: Tensor) -> float:
+    """‖b − A x‖ / ‖b‖; 0 if b is 0. Both methods come to A⁻¹ b from below: a large residual is of a solution that is too short."""
+    size = float(right.norm())
+    return float((right - product(x)).norm()) / size if size else 0.0
 
 
 def largest_eigenvalue(product: Product, size: int, seed: int, *, like: Tensor, rounds: int = 20) -> float:

@@ -100,7 +100,7 @@ def largest(ranking: Ranking, splits: tuple[Split, ...], tolerance: float) -> Ch
         InputError: if the score bounds no effect.
     """
     if ranking.effects is None:
-        what = f"{ranking.score.name} as it is set bounds no effect, so no tolerance can be kept."
+        what = " ".join([f"{ranking.score.name} as it is set bounds no effect, so no tolerance can be kept.", *ranking.notes])
         raise InputError(Fault("prune.tolerance", what, "Use the score hessian with of: parameters, prediction or signed; or give a fraction."))
     best = at_share(ranking, splits, 0.0)
     for percent in range(1, 100):

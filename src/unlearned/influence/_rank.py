@@ -89,7 +89,7 @@ def rate(grounds: Grounds, score: Score, engine: Engine, forget: int, asked: str
     notes = _notes(grounds, score, engine)
     with engine.measuring() as meter:
         values = score.rate(grounds, engine)
-    return Ranking(score, values.values, values.effects, forget, asked if score.asks else "", notes, meter.cost)
+    return Ranking(score, values.values, values.effects, forget, asked if score.asks else "", notes + values.notes, meter.cost)
 
 
 def _notes(grounds: Grounds, score: Score, engine: Engine) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ class Values(NamedTuple):
     """(N,) float64. Points whose number is near 0 matter little."""
     effects: Effects | None = None
     """None: the score bounds no effect."""
+    notes: tuple[str, ...] = ()
+    """What must be known to read them, and was found on the way."""
 
 
 class Score(Settings, ABC):

@@ -14,13 +14,14 @@ network of the suites with 300 images of Fashion-MNIST, in float32, a product wi
 convolutions and linear layers (19,418 weights, expected Fisher) by 1.1e-6, at most 2.1e-5 in a layer.
 Deviations: with `leverage`, last layer only, a point's own curvature is taken out of H: a whole Newton step of leaving it out. Queries are at most
 `most_queries`, chosen by the seed. `cg` and `lissa` solve once for each query, and with self or parameters once for each point, which small sets alone can pay.
+Both come to H⁻¹ v from below: where a solution's relative residual ‖v − H x‖ / ‖v‖ stays above `tolerance`, a note says so and no effect is bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -34,7 +35,15 @@ from unlearned.engine.sample_gradients import HELD, over_pieces, sample_gradient
 from unlearned.errors import Fault, InputError
 from unlearned.influence import _kronecker as kronecker
 from unlearned.influence import scores
-from unlearned.influence._gauss_newton import GaussNewton, conjugate_gradients, largest_eigenvalue, lissa, mean_eigenvalue
+from unlearned.influence._gauss_newton import (
+    GaussNewton,
+    conjugate_gradients,
+    largest_eigenvalue,
+    lissa,
+    mean_eigenvalue,
+    relative_residual,
+    steps_of_lissa,
+)
 from unlearned.influence._last_layer import curvature, gradients, left_out, seen
 from unlearned.influence._score import Effects, Grounds, Score, Values
 from unlearned.settings import Pattern
@@ -93,6 +102,60 @@ class _Closed:
         return torch.cat(found)
 
 
+class _Solution(NamedTuple):
+    x: Tensor
+    """(d,)."""
+    residual: float
+    """‖v − H x‖ / ‖v‖."""
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """H⁻¹ v by conjugate gradients or LiSSA."""
+
+    score: Hessian
+    names: tuple[str, ...]
+    samples: Samples
+    damping: float
+    scale: float
+    most: int
+    """Iterations or steps."""
+
+    def __call__(self, engine: Engine, model: nn.Module, right: Tensor) -> _Solution:
+        product = GaussNewton(engine, model, self.samples, self.names, self.damping)
+        solve = self._conjugate_gradients if self.score.curvature == "cg" else self._lissa
+        x = solve(engine, product, right)
+        return _Solution(x, relative_residual(product, x, right))
+
+    def _conjugate_gradients(self, engine: Engine, product: GaussNewton, right: Tensor) -> Tensor:
+        del engine
+        return conjugate_gradients(product, right, self.score.tolerance, self.most)
+
+    def _lissa(self, engine: Engine, product: GaussNewton, right: Tensor) -> Tensor:
+        size = min(self.score.batch_size, len(self.samples))
+        seed = derive_seed(engine.seed, "lissa")
+
+        def stochastic(step: int, vector: Tensor) -> Tensor:
+            if size == len(self.samples):
+                return product(vector)
+            [batch] = engine.batches(self.samples.shuffled(derive_seed(seed, step)).subset(range(size)), size)
+            return product.stochastic(vector, batch)
+
+        return lissa(stochastic, right, self.scale, self.most, self.score.tolerance)
+
+    def notes(self, residual: float) -> tuple[str, ...]:
+        """What must be known if this is the largest relative residual; empty if it is small enough."""
+        if residual <= self.score.tolerance:
+            return ()
+        remedy = f"Raise `iterations` ({self.most}) or `damping` ({self.damping:.2g})"
+        if self.score.curvature == "lissa" and self.score.batch_size < len(self.samples):
+            remedy = f"Set `batch_size` to {len(self.samples)}, because steps on a part of the points do not settle, or choose cg"
+        return (
+            f"The curvature was not solved with to the end: the largest relative residual is {residual:.2g}, above `tolerance` ({self.score.tolerance:g}). "
+            f"Such scores are too near to 0, and bound no effect. {remedy}.",
+        )
+
+
 @dataclass(frozen=True)
 class _Solved:
     """The whole network, by products with G."""
@@ -102,18 +165,21 @@ class _Solved:
     queries: Tensor | None
     """H⁻¹ g_q as columns, (d, Q)."""
     of: Of
-    solve: Callable[[Engine, nn.Module, Tensor], Tensor]
+    solve: _Solver
 
     def __call__(self, engine: Engine, samples: Samples, start: int) -> Tensor:
+        """The number of each sample, and the relative residual of what was solved for it, (N, 2)."""
         del start
         found = []
         with on_device(self.model, engine.device):
             for rows in sample_gradients(engine, self.model, samples, self.names):
                 if self.queries is None:
-                    solved = torch.stack([self.solve(engine, self.model, row) for row in rows])
-                    found.append(read_off(self.of, rows, solved, None).cpu())
+                    solutions = [self.solve(engine, self.model, row) for row in rows]
+                    values = read_off(self.of, rows, torch.stack([solution.x for solution in solutions]), None).cpu()
+                    found.append(torch.stack([values, values.new_tensor([solution.residual for solution in solutions])], dim=1))
                 else:
-                    found.append(read_off(self.of, rows, rows, rows @ self.queries.to(rows)).cpu())
+                    values = read_off(self.of, rows, rows, rows @ self.queries.to(rows)).cpu()
+                    found.append(torch.stack([values, torch.zeros_like(values)], dim=1))
         return torch.cat(found)
 
 
@@ -157,32 +223,6 @@ class _Factored:
         return total[:, 0] if self.of == "self" else total[:, 0].sqrt()
 
 
-@dataclass(frozen=True)
-class _Solver:
-    """H⁻¹ v by conjugate gradients or LiSSA."""
-
-    score: Hessian
-    names: tuple[str, ...]
-    samples: Samples
-    damping: float
-    scale: float
-
-    def __call__(self, engine: Engine, model: nn.Module, right: Tensor) -> Tensor:
-        product = GaussNewton(engine, model, self.samples, self.names, self.damping)
-        if self.score.curvature == "cg":
-            return conjugate_gradients(product, right, self.score.tolerance, self.score.iterations)
-        size = min(self.score.batch_size, len(self.samples))
-        seed = derive_seed(engine.seed, "lissa")
-
-        def stochastic(step: int, vector: Tensor) -> Tensor:
-            if size == len(self.samples):
-                return product(vector)
-            [batch] = engine.batches(self.samples.shuffled(derive_seed(seed, step)).subset(range(size)), size)
-            return product.stochastic(vector, batch)
-
-        return lissa(stochastic, right, self.scale, self.score.iterations)
-
-
 @scores.register("hessian")
 class Hessian(Score):
     """Influence by the inverse curvature."""
@@ -197,8 +237,10 @@ class Hessian(Score):
     parameters: Pattern = Field(".*", description="For cg, lissa and ekfac: a regular expression for the names of the parameters that count.")
     curvature_samples: int = Field(2000, ge=1, description="Points that the curvature of cg, lissa and ekfac is taken over, chosen by the seed.")
     most_queries: int = Field(32, ge=1, description="Queries that count, chosen by the seed.")
-    tolerance: float = Field(1e-4, gt=0, lt=1, description="cg: relative residual at which a solution is good enough.")
-    iterations: int = Field(200, ge=1, description="cg: at most so many; lissa: steps.")
+    tolerance: float = Field(1e-4, gt=0, lt=1, description="cg and lissa: relative residual at which a solution is good enough, and bounds an effect.")
+    iterations: int | None = Field(
+        None, ge=1, description="cg and lissa: at most so many; None: 200 for cg; for lissa what λ and σ ask for to reach `tolerance`, up to 10,000."
+    )
     scale: float | None = Field(None, gt=0, description="lissa: σ, above the largest eigenvalue; None: twice what power iteration finds.")
     batch_size: int = Field(64, ge=1, description="Samples at once of lissa and ekfac.")
     fisher: Literal["sampled", "expected"] = Field("sampled", description="ekfac: over answers drawn from the model, or over all of them (small classifiers).")
@@ -218,11 +260,13 @@ class Hessian(Score):
         if self.asks:
             queries = grounds.queries.shuffled(derive_seed(engine.seed, self.name, "queries"))
             queries = queries.subset(range(min(self.most_queries, len(queries))))
-        ways = {"last-layer": self._closed, "ekfac": self._factored}
-        values = ways.get(self.curvature, self._solved)(grounds, engine, queries)
+        if self.curvature in {"cg", "lissa"}:
+            values, notes = self._solved(grounds, engine, queries)
+        else:
+            values, notes = (self._closed if self.curvature == "last-layer" else self._factored)(grounds, engine, queries), ()
         sizes = values.abs() / len(grounds.points)
-        if self.of == "self":
-            return Values(values)
+        if self.of == "self" or notes:
+            return Values(values, notes=notes)
         if self.of == "parameters":
             return Values(values, Effects(sizes / self._norm(grounds, engine), "the weights, in units of their norm"))
         return Values(values, Effects(sizes, "the mean loss on the queries"))
@@ -261,7 +305,7 @@ class Hessian(Score):
         work = _Closed(model, inverse, asked, self.of, self.leverage, len(grounds.points))
         return over_pieces(engine, grounds.points, work, engine.compute.batch_size)
 
-    def _solved(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> Tensor:
+    def _solved(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> tuple[Tensor, tuple[str, ...]]:
         model = grounds.original.model
         names = tuple(trained_names(model, self.parameters, "parameters"))
         few = self._few(grounds, engine)
@@ -271,11 +315,15 @@ class Hessian(Score):
             seed = derive_seed(engine.seed, self.name, "probes")
             damping = self.damping or self._damping(mean_eigenvalue(bare, bare.size, seed, like=like))
             scale = self.scale or (2 * (largest_eigenvalue(bare, bare.size, seed, like=like) + damping) if self.curvature == "lissa" else 1.0)
-            solver = _Solver(self, names, few, damping, scale)
-            columns = None
+            most = self.iterations or (200 if self.curvature == "cg" else steps_of_lissa(damping, scale, self.tolerance))
+            solver = _Solver(self, names, few, damping, scale, most)
+            columns, residuals = None, torch.empty(0, dtype=torch.float64)
             if queries is not None:
-                columns = torch.stack([solver(engine, model, row).cpu() for rows in sample_gradients(engine, model, queries, names) for row in rows], dim=1)
-        return over_pieces(engine, grounds.points, _Solved(model, names, columns, self.of, solver))
+                solutions = [solver(engine, model, row) for rows in sample_gradients(engine, model, queries, names) for row in rows]
+                columns = torch.stack([solution.x.cpu() for solution in solutions], dim=1)
+                residuals = residuals.new_tensor([solution.residual for solution in solutions])
+        found = over_pieces(engine, grounds.points, _Solved(model, names, columns, self.of, solver))
+        return found[:, 0], solver.notes(float(torch.cat([residuals, found[:, 1]]).max()))
 
     def _factored(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> Tensor:
         model = grounds.original.model
