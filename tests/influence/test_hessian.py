@@ -36,6 +36,8 @@ from unlearned.influence._score import Grounds
 from unlearned.influence.hessian import Hessian, Of
 from unlearned.tasks._task import Batch, Bundle
 
+CURVATURES: tuple[Literal["last-layer", "cg", "ekfac"], ...] = ("last-layer", "cg", "ekfac")
+
 
 def names_of(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters()]
@@ -436,6 +438,45 @@ def test_a_language_model_in_bfloat16_has_factors_in_float32() -> None:
     values = Hessian(of="signed", curvature="ekfac").rate(grounds, engine).values
     assert bool(values.isfinite().all())
     assert float(values.abs().min()) > 0
+
+
+@pytest.mark.parametrize(("of", "systems"), [("signed", 1), ("prediction", 6)])
+def test_queries_whose_mean_counts_are_solved_for_at_once(of: Of, systems: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over queries of g_qᵀ H⁻¹ g_z is (mean g_q)ᵀ H⁻¹ g_z."""
+    case = small(perceptron)
+    apart = [
+        Hessian(of="signed", damping=0.05, curvature=curvature, tolerance=1e-12, fisher="expected")
+        .rate(Grounds(case.problem.original, case.grounds.points, case.grounds.queries.subset([q])), case.engine)
+        .values
+        for curvature in CURVATURES
+        for q in range(6)
+    ]
+    solved: list[Tensor] = []
+    held: list[int] = []
+    solve, factored, closed = conjugate_gradients, hessian._Factored, hessian._Closed
+
+    def counted(product: Any, right: Tensor, *rest: Any) -> Tensor:
+        solved.append(right)
+        return solve(product, right, *rest)
+
+    def kept(*parts: Any) -> Any:
+        held.extend(len(tensor) for tensor in parts[4].values())
+        return factored(*parts)
+
+    def kept_whole(*parts: Any) -> Any:
+        held.append(len(parts[2]))
+        return closed(*parts)
+
+    monkeypatch.setattr(hessian, "conjugate_gradients", counted)
+    monkeypatch.setattr(hessian, "_Factored", kept)
+    monkeypatch.setattr(hessian, "_Closed", kept_whole)
+    for number, curvature in enumerate(CURVATURES):
+        each = torch.stack(apart[6 * number : 6 * number + 6])
+        score = Hessian(of=of, damping=0.05, curvature=curvature, tolerance=1e-12, fisher="expected", batch_size=4)
+        found = score.rate(case.grounds, case.engine).values
+        assert torch.allclose(found, each.mean(dim=0) if of == "signed" else each.abs().mean(dim=0), rtol=1e-9, atol=1e-12)
+    assert len(solved) == systems
+    assert held == [systems] * 3  # one last layer, two layers with factors
 
 
 def test_what_does_not_fit_is_refused() -> None:

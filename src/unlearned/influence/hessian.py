@@ -13,7 +13,8 @@ Checked against curvlinops 3.0.1, where that is installed, by `tests/influence/t
 network of the suites with 300 images of Fashion-MNIST, in float32, a product with G differs from theirs by 5e-7 of its norm, one with the EKFAC matrix of all
 convolutions and linear layers (19,418 weights, expected Fisher) by 1.1e-6, at most 2.1e-5 in a layer.
 Deviations: with `leverage`, last layer only, a point's own curvature is taken out of H: a whole Newton step of leaving it out. Queries are at most
-`most_queries`, chosen by the seed. `cg` and `lissa` solve once for each query, and with self or parameters once for each point, which small sets alone can pay.
+`most_queries`, chosen by the seed; with signed their mean gradient stands for all of them, because H⁻¹ is linear. `cg` and `lissa` solve once for it, with
+prediction once for each query, and with self or parameters once for each point, which small sets alone can pay.
 Both come to H⁻¹ v from below: where a solution's relative residual ‖v − H x‖ / ‖v‖ stays above `tolerance`, a note says so and no effect is bounded.
 """
 
@@ -31,7 +32,7 @@ from unlearned.data.samples import Samples
 from unlearned.engine.engine import Engine, evaluating, on_device
 from unlearned.engine.layer_parts import Part
 from unlearned.engine.randomness import derive_seed
-from unlearned.engine.sample_gradients import HELD, over_pieces, sample_gradients, trained_names
+from unlearned.engine.sample_gradients import HELD, mean_gradient, over_pieces, sample_gradients, trained_names
 from unlearned.errors import Fault, InputError
 from unlearned.influence import _kronecker as kronecker
 from unlearned.influence import scores
@@ -163,7 +164,7 @@ class _Solved:
     model: nn.Module
     names: tuple[str, ...]
     queries: Tensor | None
-    """H⁻¹ g_q as columns, (d, Q)."""
+    """H⁻¹ g_q as columns, (d, Q); (d, 1) of their mean alone where it is all that counts."""
     of: Of
     solve: _Solver
 
@@ -192,7 +193,7 @@ class _Factored:
     factors: dict[str, kronecker.Factor]
     damping: float
     queries: dict[str, Tensor] | None
-    """Rotated gradients of the queries, (Q, out, in) for each layer."""
+    """H⁻¹ g_q of the queries in the eigenbasis, (Q, out, in) for each layer; of their mean alone where it is all that counts, (1, out, in)."""
     of: Of
     batch_size: int
 
@@ -208,14 +209,13 @@ class _Factored:
         total: Tensor | None = None
         for name, part in parts.items():
             factor = self.factors[name]
-            own = factor.rotated(part.gradients)
-            solved = own / (factor.eigenvalues + self.damping)
+            own, damped = factor.rotated(part.gradients), factor.eigenvalues + self.damping
             if self.queries is not None:
-                here = solved.flatten(1) @ self.queries[name].flatten(1).T
+                here = own.flatten(1) @ self.queries[name].flatten(1).T
             elif self.of == "self":
-                here = (own * solved).flatten(1).sum(dim=1, keepdim=True)
+                here = (own.square() / damped).flatten(1).sum(dim=1, keepdim=True)
             else:
-                here = solved.flatten(1).square().sum(dim=1, keepdim=True)
+                here = (own / damped).flatten(1).square().sum(dim=1, keepdim=True)
             total = here if total is None else total + here
         assert total is not None
         if self.queries is not None:
@@ -301,6 +301,8 @@ class Hessian(Score):
             total = total.cpu() / len(grounds.points)
             total.diagonal().add_(self._damping(float(total.diagonal().mean())))
             asked = None if queries is None else torch.cat([gradients(part.residuals, part.inputs).cpu() for part in seen(engine, model, queries)])
+            if asked is not None and self.of == "signed":
+                asked = asked.mean(dim=0, keepdim=True)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(total))
         work = _Closed(model, inverse, asked, self.of, self.leverage, len(grounds.points))
         return over_pieces(engine, grounds.points, work, engine.compute.batch_size)
@@ -319,7 +321,10 @@ class Hessian(Score):
             solver = _Solver(self, names, few, damping, scale, most)
             columns, residuals = None, torch.empty(0, dtype=torch.float64)
             if queries is not None:
-                solutions = [solver(engine, model, row) for rows in sample_gradients(engine, model, queries, names) for row in rows]
+                if self.of == "signed":
+                    solutions = [solver(engine, model, mean_gradient(engine, model, queries, names))]
+                else:
+                    solutions = [solver(engine, model, row) for rows in sample_gradients(engine, model, queries, names) for row in rows]
                 columns = torch.stack([solution.x.cpu() for solution in solutions], dim=1)
                 residuals = residuals.new_tensor([solution.residual for solution in solutions])
         found = over_pieces(engine, grounds.points, _Solved(model, names, columns, self.of, solver))
@@ -341,11 +346,29 @@ class Hessian(Score):
 
         with on_device(model, engine.device):
             made = kronecker.factors(engine, model, self._few(grounds, engine), layers, signals, size)
-            asked = None if queries is None else _stacked(_rotated(engine, model, queries, layers, made, size))
-        eigenvalues = torch.cat([factor.eigenvalues.flatten() for factor in made.values()])
-        damping = self._damping(float(eigenvalues.mean()))
+            eigenvalues = torch.cat([factor.eigenvalues.flatten() for factor in made.values()])
+            damping = self._damping(float(eigenvalues.mean()))
+            asked = None
+            if queries is not None:
+                asked = self._rotated(kronecker.parts(engine, model, queries, layers, kronecker.errors, size), made, damping, len(queries))
         work = _Factored(model, names, made, damping, asked, self.of, size)
         return over_pieces(engine, grounds.points, work)
+
+    def _rotated(self, batches: Iterator[dict[str, Part]], made: dict[str, kronecker.Factor], damping: float, count: int) -> dict[str, Tensor]:
+        """H⁻¹ g_q of `count` queries in the eigenbasis, or of their mean, for each layer."""
+        found: dict[str, Tensor] = {}
+        first = 0
+        for parts in batches:
+            for name, part in parts.items():
+                solved = made[name].rotated(part.gradients) / (made[name].eigenvalues + damping)
+                if name not in found:
+                    found[name] = solved.new_zeros(1 if self.of == "signed" else count, *solved.shape[1:])
+                if self.of == "signed":
+                    found[name] += solved.sum(dim=0) / count
+                else:
+                    found[name][first : first + len(solved)] = solved
+            first += len(solved)
+        return found
 
     def _few(self, grounds: Grounds, engine: Engine) -> Samples:
         points = grounds.points
@@ -355,18 +378,3 @@ class Hessian(Score):
 
     def _damping(self, mean: float) -> float:
         return self.damping or max(0.1 * mean, 1e-12)
-
-
-def _rotated(
-    engine: Engine, model: nn.Module, samples: Samples, layers: dict[str, nn.Module], made: dict[str, kronecker.Factor], size: int
-) -> Iterator[dict[str, Tensor]]:
-    for parts in kronecker.parts(engine, model, samples, layers, kronecker.errors, size):
-        yield {name: made[name].rotated(part.gradients) for name, part in parts.items()}
-
-
-def _stacked(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-    found: dict[str, list[Tensor]] = {}
-    for batch in batches:
-        for name, tensor in batch.items():
-            found.setdefault(name, []).append(tensor)
-    return {name: torch.cat(several) for name, several in found.items()}
