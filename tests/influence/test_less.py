@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,17 +9,24 @@ import pytest
 import torch
 
 from tests.influence.small import TRAINING, Small, perceptron, small
+from tests.models import problem_of
+from unlearned.data.samples import union
 from unlearned.engine.engine import Engine
 from unlearned.engine.loop import lr_share
 from unlearned.engine.randomness import derive_seed
+from unlearned.engine.sample_gradients import sample_gradients
+from unlearned.engine.training import Training
 from unlearned.engine.trajectory import Trajectory, following
 from unlearned.errors import InputError
 from unlearned.influence import less as module
 from unlearned.influence._projection import Rademacher
+from unlearned.influence._rank import grounds_of
 from unlearned.influence._score import Grounds
 from unlearned.influence._store import Store
 from unlearned.influence.less import Less, adam_direction, by_subtask, trajectory_of
 from unlearned.influence.tracin import TracIn
+from unlearned.tasks._task import Batch, Bundle
+from unlearned.tasks.image_classification import ImageClassification
 
 
 def naive_gradient(case: Small, model: torch.nn.Module, sample: int, queries: bool) -> torch.Tensor:
@@ -140,6 +148,57 @@ def test_a_trajectory_has_the_moments_of_adam_itself() -> None:
     assert [snapshot.lr for snapshot in found] == pytest.approx(lrs)
     assert lr_share(adam, 0.5) == pytest.approx(0.5)
     assert lr_share(adam.model_copy(update={"schedule": "constant"}), 0.5) == 1
+
+
+def test_moments_of_a_model_in_bfloat16_are_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant gradient of 1, a thousand times: v = 1 − 0.999¹⁰⁰⁰. In bfloat16 it would stand still long before."""
+    problem = problem_of("linear", forget=2, retain=6, test=2)
+    bundle = Bundle(copy.deepcopy(problem.original.model).to(torch.bfloat16))
+
+    def losses(self: ImageClassification, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        del self
+        return sum(p.sum() for p in model.parameters()).float().expand(len(batch["labels"]))  # type: ignore[union-attr]
+
+    monkeypatch.setattr(ImageClassification, "losses", losses)
+    how = Training(optimizer="sgd", lr=1e-9, batch_size=8, epochs=1000, weight_decay=0.0)
+    with following(Engine(problem.task), bundle, union(problem.forget, problem.retain), how, 0, 1) as path:
+        [snapshot] = path
+    for name, parameter in snapshot.model.named_parameters():
+        assert parameter.dtype == torch.bfloat16
+        assert snapshot.first[name].dtype == snapshot.second[name].dtype == torch.float32
+        assert torch.allclose(snapshot.second[name], torch.tensor(1 - 0.999**1000), rtol=1e-4)
+
+
+def test_features_of_gradients_in_bfloat16_are_summed_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(3, 5000, generator=generator).to(torch.bfloat16)
+    first, second = torch.randn(5000, generator=generator), torch.rand(5000, generator=generator)
+    direction = adam_direction(rows, first, second, 1e-8)
+    exact = adam_direction(rows.double(), first.double(), second.double(), 1e-8)
+    assert direction.dtype == torch.float32
+    assert torch.allclose(direction.double(), exact, rtol=1e-5, atol=1e-6)
+    project = Rademacher(40, 3)
+    assert project(rows).dtype == torch.float32
+    assert torch.allclose(project(rows).double(), project(rows.double()), atol=1e-4)
+
+
+def test_a_model_in_bfloat16_is_scored_from_its_gradients_as_in_float64(tmp_path: Path) -> None:
+    problem = problem_of("llama", forget=2, retain=6, test=2)
+    engine = Engine(problem.task)
+    grounds, _ = grounds_of(problem, engine, Training(optimizer="adam", lr=0.01, batch_size=4, epochs=2))
+    with trajectory_of(grounds, engine, 1, 1.0, None) as path:
+        [snapshot] = path
+    told = snapshot._replace(model=snapshot.model.to(torch.bfloat16))
+    found = Less(dimensions=64)._alignments(grounds, engine, told, tmp_path / "c")[:, 0]
+    names = [name for name, _ in told.model.named_parameters()]
+    m, v = (torch.cat([held[name].flatten() for name in names]).double() for held in (snapshot.first, snapshot.second))
+    points, queries = (torch.cat(list(sample_gradients(engine, told.model, samples, names))) for samples in (grounds.points, grounds.queries))
+    assert points.dtype == torch.bfloat16
+    g = points.double()
+    signs = whole_signs(Rademacher(64, derive_seed(0, "less", "signs")), len(m)).T
+    features = torch.nn.functional.normalize((0.9 * m + 0.1 * g) / (0.999 * v + 0.001 * g**2 + 1e-8).sqrt() @ signs, dim=1)
+    asked = torch.nn.functional.normalize(queries.double() @ signs, dim=1).mean(dim=0)
+    assert torch.allclose(found, features @ asked, atol=1e-5)
 
 
 def test_an_interrupted_scoring_continues_from_the_chunks_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ class Snapshot(NamedTuple):
     model: nn.Module
     """On the CPU in eval mode."""
     first: Mapping[str, Tensor]
-    """m ← β1 m + (1 − β1) g, of the trained parameters by name; without correction of the bias."""
+    """m ← β1 m + (1 − β1) g, of the trained parameters by name, at least in float32; without correction of the bias."""
     second: Mapping[str, Tensor]
     """v ← β2 v + (1 − β2) g²."""
     lr: float
@@ -106,9 +106,11 @@ def following(engine: Engine, bundle: Bundle, samples: Samples, how: Training, s
         rates.append(how.lr * lr_share(how, step.done / step.total))
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
-                m, v = (moments.setdefault(name, torch.zeros_like(parameter)) for moments in (first, second))
-                m.lerp_(parameter.grad, 1 - BETAS[0])
-                v.lerp_(parameter.grad**2, 1 - BETAS[1])
+                # In bfloat16 steps of 0.001 are rounded away: v would stand still.
+                gradient = parameter.grad.to(torch.promote_types(parameter.dtype, torch.float32))
+                m, v = (moments.setdefault(name, torch.zeros_like(gradient)) for moments in (first, second))
+                m.lerp_(gradient, 1 - BETAS[0])
+                v.lerp_(gradient**2, 1 - BETAS[1])
         if step.position + 1 < step.length:
             return
         if step.number in wanted:

@@ -21,7 +21,8 @@ class Rademacher:
     seed: int
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(B, d) to (B, k)."""
+        """(B, d) to (B, k), at least in float32, because many terms are summed."""
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         size = rows.shape[1]
         height = max(1, _BUFFER // self.dimensions)
         total: Tensor = rows.new_zeros(len(rows), self.dimensions)

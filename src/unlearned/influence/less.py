@@ -9,7 +9,7 @@ Defaults of the authors: k = 8192, β = (0.9, 0.999), ε = 1e-8; their example h
 Deviations: the training is that of the original, repeated with another seed, on all points unless `share` says less; m and v follow its gradients whatever
 its optimiser. "Largest" is by absolute value, and points are ranked by |Inf|: a point that hurts the queries matters too. Subtasks are the values
 of a column (`subtask`); without one all queries are one subtask. Projected features are kept on disk until the score is computed (in `work/` of a run, so
-that an interrupted one continues), and memory does not grow with the data.
+that an interrupted one continues), and memory does not grow with the data. Moments, directions and projections are in float32 at least, for any model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from unlearned.settings import Pattern
 
 
 def adam_direction(gradients: Tensor, first: Tensor, second: Tensor, epsilon: float, betas: tuple[float, float] = BETAS) -> Tensor:
-    """(β1 m + (1 − β1) g) / √(β2 v + (1 − β2) g² + ε).
+    """(β1 m + (1 − β1) g) / √(β2 v + (1 − β2) g² + ε), in the precision of the moments.
 
     Args:
         gradients: g, (B, d).
@@ -51,7 +51,8 @@ def adam_direction(gradients: Tensor, first: Tensor, second: Tensor, epsilon: fl
         epsilon: ε.
         betas: β1 and β2.
     """
-    return (betas[0] * first + (1 - betas[0]) * gradients) / (betas[1] * second + (1 - betas[1]) * gradients**2 + epsilon).sqrt()
+    g = gradients.to(first.dtype)
+    return (betas[0] * first + (1 - betas[0]) * g) / (betas[1] * second + (1 - betas[1]) * g**2 + epsilon).sqrt()
 
 
 def by_subtask(alignments: Tensor) -> Tensor:
