@@ -12,7 +12,19 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from tests.influence.small import Small, convolution, dense_gauss_newton, dense_gradients, flat, perceptron, small, softmax_regression, transposed_perceptron
+from tests.influence.small import (
+    Small,
+    convolution,
+    dense_gauss_newton,
+    dense_gradients,
+    flat,
+    minimised,
+    named,
+    perceptron,
+    small,
+    softmax_regression,
+    transposed_perceptron,
+)
 from tests.models import facts, llama, made, tokenizer
 from unlearned.api import make_problem
 from unlearned.engine.engine import Engine
@@ -197,36 +209,20 @@ def test_leave_one_out_retraining_is_foretold() -> None:
     """L2-regularised logistic regression, minimised to a gradient of 1e-10 without each point in turn."""
     case = small(softmax_regression, count=24)
     penalty, n = 0.05, 24
-    weights = {name: p.detach() for name, p in case.model.named_parameters()}
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-
-    def named(vector: Tensor) -> dict[str, Tensor]:
-        parts = vector.split([shape.numel() for shape in shapes.values()])
-        return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
-
-    def minimised(kept: Tensor, start: Tensor) -> Tensor:
-        def objective(vector: Tensor) -> Tensor:
-            return (case.losses(named(vector)) * kept).sum() / n + penalty / 2 * vector.square().sum()
-
-        slope, curved = torch.func.grad(objective), torch.func.jacrev(torch.func.jacrev(objective))
-        while float(slope(start).norm()) > 1e-10:
-            start = start - torch.linalg.solve(curved(start), slope(start))
-        return start
-
-    full = minimised(torch.ones(n, dtype=torch.float64), flat(weights))
+    full = minimised(case, penalty, torch.ones(n, dtype=torch.float64), flat({name: p.detach() for name, p in case.model.named_parameters()}))
     queries = case.grounds.queries
     asked = case.engine.task.collate([queries[i] for i in range(len(queries))])
 
     def asked_loss(vector: Tensor) -> float:
-        logits = torch.func.functional_call(case.model, named(vector), (asked["pixel_values"],))
+        logits = torch.func.functional_call(case.model, named(case, vector), (asked["pixel_values"],))
         return float(nn.functional.cross_entropy(logits, asked["labels"]))
 
     with torch.no_grad():
         for name, parameter in case.model.named_parameters():
-            parameter.copy_(named(full)[name])
+            parameter.copy_(named(case, full)[name])
     values = Hessian(of="signed", damping=penalty).rate(case.grounds, case.engine)
     exact = Hessian(of="signed", damping=penalty, leverage=True).rate(case.grounds, case.engine).values
-    truth = [asked_loss(minimised(torch.arange(n) != z, full)) - asked_loss(full) for z in range(n)]
+    truth = [asked_loss(minimised(case, penalty, torch.arange(n) != z, full)) - asked_loss(full) for z in range(n)]
     assert np.corrcoef(truth, values.values)[0, 1] >= 0.99
     assert np.corrcoef(truth, exact)[0, 1] >= 0.995
     assert np.abs(np.array(truth) - exact.numpy() / n).max() < 0.15 * np.abs(truth).max()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from tests.influence.small import Small, dense_gauss_newton, dense_gradients, perceptron, small, softmax_regression
+from tests.influence.small import Small, dense_gauss_newton, dense_gradients, flat, minimised, named, perceptron, small, softmax_regression
 from unlearned.influence._last_layer import curvature, gradient_norms, gradients, left_out, newton_residuals, seen
+from unlearned.influence.hessian import Hessian
 
 
 def parts(case: Small) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -67,15 +69,21 @@ def test_leaving_a_point_out_of_a_ridge_regression_is_exact() -> None:
 
 
 def test_first_order_misses_the_truth_by_the_square_of_one_over_n() -> None:
-    generator = torch.Generator().manual_seed(1)
-    errors = []
-    for n in (50, 100, 200, 400):
-        x, y = (torch.randn(n, size, generator=generator, dtype=torch.float64) for size in (4, 1))
-        h = x.T @ x / n + 0.1 * torch.eye(4, dtype=torch.float64)
-        theta = torch.linalg.solve(h, x.T @ y / n)
-        own = x[:, :, None]
-        exact = torch.linalg.solve(h - own @ own.mT / n, x.T @ y / n - own @ y[:, None] / n)
-        first = theta + torch.linalg.solve(h, own @ (x @ theta - y)[:, None]) / n
-        errors.append(float((exact - first).flatten(1).norm(dim=1).mean()))
-    slope = torch.linalg.lstsq(torch.tensor([[i * 0.6931471805599453, 1.0] for i in range(4)]), torch.tensor(errors).log()[:, None]).solution[0]
-    assert float(slope) == pytest.approx(-2, abs=0.3)
+    """Softmax regression with an L2 penalty, minimised without each point in turn: a step that had a wrong factor would miss it by 1/n."""
+    penalty, sizes = 0.1, (12, 24, 48, 96)
+    missed: dict[bool, list[float]] = {False: [], True: []}
+    for n in sizes:
+        case = small.__wrapped__(softmax_regression, count=n)
+        start = flat({name: p.detach() for name, p in case.model.named_parameters()})
+        full = minimised(case, penalty, torch.ones(n, dtype=torch.float64), start)
+        with torch.no_grad():
+            for name, parameter in case.model.named_parameters():
+                parameter.copy_(named(case, full)[name])
+        moved = torch.stack([minimised(case, penalty, torch.arange(n) != z, full) - full for z in range(n)])
+        for leverage, errors in missed.items():
+            steps = Hessian(of="parameters", damping=penalty, leverage=leverage).rate(case.grounds, case.engine).values / n
+            errors.append(float((moved.norm(dim=1) - steps).abs().mean()))
+    for errors in missed.values():
+        slope = float(np.polyfit(np.log(sizes), np.log(errors), 1)[0])
+        assert slope == pytest.approx(-2, abs=0.3)
+    assert all(whole < 0.1 * first for first, whole in zip(missed[False], missed[True], strict=True))
