@@ -16,7 +16,7 @@ from unlearned.engine.engine import Engine
 from unlearned.engine.training import Training
 from unlearned.errors import InputError
 from unlearned.influence import _stage
-from unlearned.influence._gate import Gated, distances_to, judged, pass_gate, welch
+from unlearned.influence._gate import Gated, distances_to, held_against, judged, pass_gate, welch
 from unlearned.influence._prune import Prune, Split, at_share, choose, high, largest, low, thinned
 from unlearned.influence._rank import Ranking
 from unlearned.influence._score import Effects
@@ -113,20 +113,44 @@ def test_models_are_held_against_those_of_other_seeds() -> None:
     assert distances_to(full, full, distance) == pytest.approx([(0.5 + 2.0) / 2, (0.5 + 1.5) / 2, (2.0 + 1.5) / 2])
 
 
-def removal(removed: str, metric: str, apart: bool) -> Removal:
+def removal(removed: Any, metric: str, apart: bool) -> Removal:
     return Removal(removed=removed, metric=metric, value=0, full=0, low=0, high=0, interval="x", told_apart=apart)
 
 
 def test_only_the_low_points_decide() -> None:
-    passed, words = judged([removal("low", "utility", False), removal("high", "utility", True)])
-    assert passed
-    assert "as many of the highest scores does not" in words
-    passed, words = judged([removal("low", "utility", False), removal("high", "utility", False)])
-    assert passed
-    assert "the gate tells little" in words
-    passed, words = judged([removal("low", "utility", False), removal("low", "confidence", True), removal("high", "utility", False)])
-    assert not passed
-    assert "by confidence" in words
+    for others, told in ((("high",), "as many of the highest scores is;"), (("high", "random"), "highest scores or without as many at random is;")):
+        found = judged([removal("low", "utility", False), *(removal(name, "utility", True) for name in others)], "5 models", COST)
+        assert found.passed
+        assert told in found.words
+        assert found.notes == ()
+        assert found.cost == COST
+    found = judged([removal("low", "utility", False), removal("low", "confidence", True), removal("high", "utility", False)], "5 models", COST)
+    assert not found.passed
+    assert "by confidence, with 5 models" in found.words
+    assert found.notes == ()
+
+
+def test_what_is_not_told_apart_is_not_called_equal() -> None:
+    """Of three models each, a loss of two standard deviations passes: t(4; 0.975) · √(2/3) = 2.27 of them would be seen."""
+    spread = np.array([-1.0, 0.0, 1.0]) * 0.01
+    full = 0.9 + spread
+    unseen, same = (held_against("low", "utility", (full - loss).tolist(), full.tolist()) for loss in (0.02, 0.0))
+    half = float(stats.t.ppf(0.975, 4)) * (2 / 3) ** 0.5 * 0.01
+    assert unseen.half_width == pytest.approx(half)
+    assert half == pytest.approx(0.0227, abs=1e-4)
+    assert held_against("low", "utility", (full - 1.01 * half).tolist(), full.tolist()).told_apart
+    high, random = (held_against(name, "total_variation", (0.1 + spread).tolist(), (0.1 + spread).tolist()) for name in ("high", "random"))
+    for small in (unseen, same):
+        blind = judged([small, random, high, held_against("low", "total_variation", spread.tolist(), spread.tolist())], "3 models", None)
+        assert blind.passed
+        assert "nothing was told apart" in blind.words
+        assert "3 models show a difference above 0.023 in utility, 0.023 in total variation" in blind.words
+        assert "like training on everything" not in blind.words
+        [note] = blind.notes
+        assert "says nothing for the dropped points" in note
+    seeing = judged([unseen, random, held_against("high", "utility", (full - 0.1).tolist(), full.tolist())], "3 models", None)
+    assert "above 0.023 in utility" in seeing.words
+    assert seeing.notes == ()
 
 
 TRAINING = Training(optimizer="adam", lr=0.05, batch_size=12, epochs=5)
@@ -151,6 +175,29 @@ def test_the_gate_tells_apart_what_matters(tmp_path: Path) -> None:
         assert all(r.low <= r.value - r.full <= r.high for r in found.removals)
 
 
+def test_the_gate_decides_on_validation_data_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of("linear", forget=2, retain=10, test=6)
+    given = replace(problem, validation=problem.test.subset(range(2)), test=problem.test.subset(range(2, 6)))
+    engine = Engine(problem.task)
+    told = Ranking(Random(), torch.arange(12, dtype=torch.float64), None, 2, "", (), COST)
+    asked: list[list[str]] = []
+    evaluate = Engine.evaluate
+
+    def watched(self: Engine, model: Any, samples: Any, *rest: Any) -> Any:
+        asked.append(samples.ids)
+        return evaluate(self, model, samples, *rest)
+
+    monkeypatch.setattr(Engine, "evaluate", watched)
+    for case, where in ((given, "the validation set"), (problem, "test data")):
+        asked.clear()
+        assert case.validation is not None or case is problem
+        found = pass_gate(case, told, {"retain": [0]}, TRAINING, Bank(engine, tmp_path), engine, 2)
+        expected = case.test if case.validation is None else case.validation
+        assert asked
+        assert all(ids == expected.ids for ids in asked)
+        assert f"2 models of each kind on {where}" in found.words
+
+
 def pruned(how: Prune, tmp_path: Path, **more: Any) -> _stage.Pruned:
     problem = problem_of("plain", forget=4, retain=6)
     engine = Engine(problem.task)
@@ -169,10 +216,11 @@ def test_the_stage_writes_down_what_was_done_and_refuses_what_the_gate_refuses(t
     assert Pruning.model_validate_json(found.pruning.model_dump_json()) == found.pruning
     ids = problem_of("plain", forget=4, retain=6).forget.ids
     assert not any(name in found.pruning.model_dump_json() for name in ids)
-    gates = iter([Gated((removal("low", "utility", False),), True, "fine", COST), Gated((), False, "told apart", COST)])
+    gates = iter([Gated((removal("low", "utility", False),), True, "fine", COST, ("it saw little",)), Gated((), False, "told apart", COST)])
     monkeypatch.setattr(_stage, "pass_gate", lambda *_: next(gates))
     passed = pruned(Prune(fraction=0.5), tmp_path)
     assert passed.pruning.gate_words == "fine"
+    assert passed.pruning.notes[-1] == "it saw little"
     assert list(passed.costs) == ["scoring", "gate"]
     with pytest.raises(InputError, match="prune: told apart"):
         pruned(Prune(fraction=0.5), tmp_path)

@@ -1,10 +1,12 @@
-"""The gate: a training without the dropped points must look like a training on everything, within the noise of seeds.
+"""The gate: a training without the dropped points must not be told from a training on everything, by more than the noise of seeds.
 
 Models are trained on everything, without the low points that were dropped, without as many random points, and without as many of the highest scores. Each is
-held against those on everything: by utility on test data, by the predictions (total variation, classifiers only), and by the confidence exp(−loss) in each test
-sample. For distances, a model's number is its mean distance to the models on everything, of other seeds than its own: what these have among themselves is the
-noise. Two groups are told apart where Welch's 95 % interval of the difference of their means leaves 0: for utility on either side, for distances above.
-A model on everything is in the distances of the others, so that their numbers depend on each other.
+held against those on everything, on the validation set or else on test data: by utility, by the predictions (total variation, classifiers only), and by the
+confidence exp(−loss) in each sample. For distances, a model's number is its mean distance to the models on everything, of other seeds than its own: what these
+have among themselves is the noise. Two groups are told apart where Welch's 95 % interval of the difference of their means leaves 0: for utility on either side,
+for distances above. A model on everything is in the distances of the others, so that their numbers depend on each other.
+
+What is not told apart need not be equal: a difference is seen where it is above the half-width of its interval, which few seeds leave wide. The gate says so.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ class Gated(NamedTuple):
     words: str
     cost: Cost | None
     """Of the trainings; None if all were made elsewhere."""
+    notes: tuple[str, ...] = ()
+    """What must be known to read it."""
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
@@ -89,23 +93,38 @@ def pass_gate(problem: Problem, ranking: Ranking, dropped: dict[Split, list[int]
     for left_out, samples in sets.items():
         makings = [Trained(problem.original, seed, samples, training, f"gate, without {left_out}") for seed in seeds]
         kept[left_out] = bank.get(makings, f"gate: models without {left_out} points")
-    removals = tuple(removal for metric in _metrics(problem) for removal in _compared(problem, kept, engine, metric))
+    # Test data are only reported, wherever there are others.
+    on, where = (problem.test, "test data") if problem.validation is None else (problem.validation, "the validation set")
+    removals = tuple(removal for metric in _metrics(problem) for removal in _compared(on, kept, engine, metric))
     costs = [model.cost for several in kept.values() for model in several if model.cost is not None]
     total = None
     for cost in costs:
         total = cost if total is None else total + cost
-    return Gated(removals, *judged(removals), total)
+    return judged(removals, f"{models} models of each kind on {where}", total)
 
 
-def judged(removals: Sequence[Removal]) -> tuple[bool, str]:
-    """Whether the low points may be dropped, and why: refused where their removal is told apart in any metric."""
-    seen = [removal.metric for removal in removals if removal.removed == "low" and removal.told_apart]
+def judged(removals: Sequence[Removal], of: str, cost: Cost | None) -> Gated:
+    """Whether the low points may be dropped, and why: refused where their removal is told apart in any metric.
+
+    Args:
+        removals: what the trainings differ in.
+        of: how many models were compared, and on what.
+        cost: of the trainings.
+    """
+    told = {name: [removal.metric for removal in removals if removal.removed == name and removal.told_apart] for name in NAMES}
+    if told["low"]:
+        why = f"by {' and '.join(told['low'])}, with {of}: they are not of low influence"
+        return Gated(tuple(removals), False, f"training without the dropped points is told apart from training on everything, {why}", cost)
+    least = [f"{removal.half_width:.2g} in {removal.metric.replace('_', ' ')}" for removal in removals if removal.removed == "low"]
+    power = f"{of} show a difference above {', '.join(least)}, and none that is smaller"
+    others: dict[Removed, str] = {"high": "as many of the highest scores", "random": "as many at random"}
+    seen = [words for name, words in others.items() if told[name]]
     if seen:
-        return False, f"training without the dropped points is told apart from training on everything, by {' and '.join(seen)}: they are not of low influence"
-    words = "training without the dropped points looks like training on everything, within the noise of seeds"
-    if any(removal.told_apart for removal in removals if removal.removed == "high"):
-        return True, f"{words}; training without as many of the highest scores does not"
-    return True, f"{words}; but so does training without as many of the highest scores: with these points and so few models the gate tells little"
+        words = f"training without the dropped points is not told from training on everything, while training without {' or without '.join(seen)} is; {power}"
+        return Gated(tuple(removals), True, words, cost)
+    words = f"nothing was told apart, neither training without the dropped points nor without {' nor without '.join(others.values())}; {power}"
+    note = "The gate could tell nothing apart, not even training without the highest scores: it says nothing for the dropped points. Raise `gate`."
+    return Gated(tuple(removals), True, words, cost, (note,))
 
 
 def _without(problem: Problem, ranking: Ranking, dropped: dict[Split, list[int]], name: Removed, seed: int) -> Samples:
@@ -124,7 +143,7 @@ def _metrics(problem: Problem) -> tuple[str, ...]:
     return ("utility", "total_variation", "confidence") if problem.task.classes(batch) is not None else ("utility", "confidence")
 
 
-def _compared(problem: Problem, kept: dict[str, list[Kept]], engine: Engine, metric: str) -> list[Removal]:
+def _compared(samples: Samples, kept: dict[str, list[Kept]], engine: Engine, metric: str) -> list[Removal]:
     task = engine.task
 
     def answers(model: nn.Module, batch: Batch) -> Tensor:
@@ -134,20 +153,22 @@ def _compared(problem: Problem, kept: dict[str, list[Kept]], engine: Engine, met
         return torch.exp(-task.losses(model, batch))
 
     asked = {"utility": task.utility, "total_variation": answers, "confidence": confidences}[metric]
-    said = {name: [engine.evaluate(model.bundle.model, problem.test, asked) for model in several] for name, several in kept.items()}
+    said = {name: [engine.evaluate(model.bundle.model, samples, asked) for model in several] for name, several in kept.items()}
     if metric == "utility":
         values = {name: [float(each.mean()) for each in several] for name, several in said.items()}
     else:
         distance = total_variation if metric == "total_variation" else _apart
         values = {name: distances_to(several, said["none"], distance) for name, several in said.items()}
-    found = []
-    for name in NAMES:
-        low, high = welch(values[name], values["none"])
-        apart = low > 0 or (metric == "utility" and high < 0)
-        means: list[float] = [float(np.mean(values[key])) for key in (name, "none")]
-        how = f"Welch 95 % over {len(values[name])} seeds"
-        found.append(Removal(removed=name, metric=metric, value=means[0], full=means[1], low=low, high=high, interval=how, told_apart=bool(apart)))
-    return found
+    return [held_against(name, metric, values[name], values["none"]) for name in NAMES]
+
+
+def held_against(removed: Removed, metric: str, values: Sequence[float], full: Sequence[float]) -> Removal:
+    """What the removal changes: a value for each seed without the points, and one for each seed on everything."""
+    low, high = welch(values, full)
+    apart = low > 0 or (metric == "utility" and high < 0)
+    value, whole = float(np.mean(values)), float(np.mean(full))
+    how = f"Welch 95 % over {len(values)} seeds"
+    return Removal(removed=removed, metric=metric, value=value, full=whole, low=low, high=high, interval=how, told_apart=bool(apart))
 
 
 def _apart(p: Tensor, q: Tensor) -> Tensor:

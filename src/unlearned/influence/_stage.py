@@ -54,7 +54,7 @@ def prune(problem: Problem, score: Score, how: Prune, engine: Engine, training: 
         gated = pass_gate(problem, ranking, chosen.dropped, training, bank, engine, how.gate)
         if not gated.passed:
             raise InputError(Fault("prune", f"{gated.words}.", "Drop less, choose another score, or leave `prune` out."))
-        pruning = pruning.model_copy(update={"gate": gated.removals, "gate_words": gated.words})
+        pruning = pruning.model_copy(update={"gate": gated.removals, "gate_words": gated.words, "notes": pruning.notes + gated.notes})
         costs |= {} if gated.cost is None else {"gate": gated.cost}
     return Pruned(chosen.dropped, pruning, costs)
 

@@ -13,7 +13,7 @@ class Removal(Record):
     removed: Literal["low", "random", "high"]
     """Which points were left out: those that were dropped, as many at random, or as many of the highest scores."""
     metric: str
-    """`utility` on test data, `total_variation` of the predictions, or `confidence`: the mean change of a test sample's probability."""
+    """`utility`, `total_variation` of the predictions, or `confidence`: the mean change of a sample's probability. On the validation set, else on test data."""
     value: float
     """Models that were trained without the points."""
     full: float
@@ -26,6 +26,11 @@ class Removal(Record):
     """How it was got."""
     told_apart: bool
     """Whether the difference is beyond the noise of seeds."""
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval: how large a difference must be to be told from none."""
+        return (self.high - self.low) / 2
 
 
 class Pruning(Record):
