@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.models import bundle_of, images, task_of
 from unlearned import api, pipeline
 from unlearned.errors import InputError
 from unlearned.influence import _stage
@@ -155,12 +156,17 @@ def test_trace_leads_from_an_answer_to_a_forget_set_and_on(place: Place) -> None
     Image.fromarray((arrays["image"][1, 0] * 255).clip(0, 255).astype(np.uint8)).save("asked.png")
     by_image = place.unlearned("trace", recipe, "--image", "asked.png", "--label", "1", "--top", "2", "--out", "other", "--json")
     assert by_image.code == 0, by_image.err
+    stopped = place.unlearned("trace", recipe, "--query", "asked.npz", "--set", "curvature=cg", "--set", "iterations=1", "--out", "stopped")
+    assert "The curvature was not solved with to the end" in stopped.out + stopped.err
     told = json.loads(by_image.out)
     assert [point["id"] for point in told["points"]] == Path("other/forget.txt").read_text(encoding="utf-8").split()
     assert told["points"][0]["score"] >= told["points"][1]["score"] > 0
     for wrong, option in (
         ([], "--query"),
         (["--prompt", "x"], "--query"),
+        (["--image", "asked.png"], "--query"),
+        (["--image", "asked.png", "--label", "1", "--prompt", "x"], "--query"),
+        (["--image", "asked.png", "--prompt", "x"], "--image"),
         (["--image", "absent.png", "--label", "1"], "--image"),
         (["--query", "asked.npz", "--score", "random"], "--score"),
         (["--query", "absent.npz"], "--query"),
@@ -169,3 +175,20 @@ def test_trace_leads_from_an_answer_to_a_forget_set_and_on(place: Place) -> None
         assert refused.code == 2, refused.err
         assert refused.err.startswith(f"error: {option}"), refused.err
     assert not Path("no").exists()
+
+
+def test_trace_asks_a_diffusion_model_about_an_image_with_its_prompt(place: Place) -> None:
+    task_of("image-generation").save(bundle_of("pixel"), place / "diffusion")
+    found = images(0, 6)
+    np.savez("pictures.npz", image=found["image"].numpy(), label=found["label"].numpy(), id=found["id"])
+    Image.fromarray((found["image"][2].numpy() * 255).astype(np.uint8)).save("generated.png")
+    data = {"train": "pictures.npz", "test": "pictures.npz"}
+    recipe = place.write_recipe(QUICK | {"task": "image-generation", "model": "diffusion", "data": data, "forget": ..., "method": ...})
+    answer = place.unlearned("trace", recipe, "--image", "generated.png", "--prompt", "a photo of 2", "--top", "3", "--out", "traced", "--json")
+    assert answer.code == 0, answer.err
+    told = [point["id"] for point in json.loads(answer.out)["points"]]
+    assert told
+    assert set(told) <= set(found["id"])
+    wrong = place.unlearned("trace", recipe, "--image", "generated.png", "--prompt", "a photo of nobody", "--out", "no")
+    assert wrong.code == 2
+    assert wrong.err.startswith("error: --image: 1 different prompts have words"), wrong.err

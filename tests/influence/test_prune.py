@@ -21,6 +21,7 @@ from unlearned.influence._prune import Prune, Split, at_share, choose, high, lar
 from unlearned.influence._rank import Ranking
 from unlearned.influence._score import Effects
 from unlearned.influence._stage import prune
+from unlearned.influence.gradient_norm import GradientNorm
 from unlearned.influence.random import Random
 from unlearned.records import Cost, Pruning, Removal
 
@@ -196,6 +197,18 @@ def test_the_gate_decides_on_validation_data_where_there_are_some(tmp_path: Path
         assert asked
         assert all(ids == expected.ids for ids in asked)
         assert f"2 models of each kind on {where}" in found.words
+
+
+def test_a_diffusion_model_is_pruned_and_gated(tmp_path: Path) -> None:
+    """By the losses and the explained share: there are no classes to hold against each other."""
+    problem = problem_of("unet", forget=2, retain=6, test=3)
+    engine = Engine(problem.task)
+    how = Training(optimizer="adam", lr=0.01, batch_size=8, epochs=1)
+    found = prune(problem, GradientNorm(), Prune(fraction=0.5), engine, how, Bank(engine, tmp_path))
+    assert found.pruning.dropped == {"forget": 1, "retain": 3}
+    assert {(r.removed, r.metric) for r in found.pruning.gate} == {(name, metric) for name in ("low", "random", "high") for metric in ("utility", "confidence")}
+    assert all(np.isfinite([r.value, r.full, r.half_width]).all() for r in found.pruning.gate)
+    assert "3 models of each kind on test data show a difference above" in found.pruning.gate_words
 
 
 def pruned(how: Prune, tmp_path: Path, **more: Any) -> _stage.Pruned:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.influence.small import perceptron, small
-from tests.models import bits, flags, generators, modes, problem_of, same_bits, scramble
+from tests.models import TASK_OF, bits, flags, generators, modes, problem_of, same_bits, scramble
 from unlearned.data.samples import union
 from unlearned.engine import sample_gradients
 from unlearned.engine.engine import Engine
@@ -35,7 +35,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tracin": {"checkpoints": 1},
     "hessian": {"of": "signed", "curvature": "ekfac", "most_queries": 2, "curvature_samples": 6},
 }
-ROWS = [(name, kind) for name in sorted({*scores.names()} - {"file"}) for kind in ("plain", "llama")]
+KINDS = ("plain", "llama", "unet", "pixel")
+ROWS = [(name, kind) for name in sorted({*scores.names()} - {"file"}) for kind in KINDS if TASK_OF[kind] in (scores.get(name).tasks or {TASK_OF[kind]})]
 
 
 def score_of(name: str) -> Score:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models import bundle_of, digits, facts, made, problem_of
+from tests.models import SETTINGS, TASK_OF, bundle_of, digits, facts, images, made, problem_of, task_of
 from unlearned.api import forget, make_problem, trace
 from unlearned.engine.engine import Engine
 from unlearned.engine.training import Training, train
@@ -104,3 +104,34 @@ def test_of_gpt2_too_and_without_linear_layers_of_another_curvature() -> None:
         trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1, parameters="ln_")
     found = trace(bundle_of("gpt2"), train=facts(0, 4), queries=asked, task="text-generation", top=1, curvature="cg", iterations=2, damping=1.0)
     assert len(found.ids) <= 1
+
+
+@pytest.mark.parametrize("kind", ["unet", "pixel"])
+def test_of_a_diffusion_model_by_tracin_unless_another_score_is_named(kind: str) -> None:
+    """Asked about an image with its class, or with its prompt alone."""
+    train = images(0, 6)
+    asked: dict[str, Any] = {"image": train["image"][2:3]}
+    asked |= {"prompt": ["a photo of 2"]} if kind == "pixel" else {"label": train["label"][2:3]}
+    given: dict[str, Any] = {"train": train, "queries": asked, "task": task_of("image-generation", **SETTINGS.get(kind, {})), "top": 6}
+    how = Training(optimizer="adam", lr=0.001, batch_size=6, epochs=1)
+    found = trace(bundle_of(kind), training=how, **given)
+    assert found.ranking.score.name == "tracin"
+    named = trace(bundle_of(kind), training=how, score="tracin", **given)
+    assert torch.equal(found.ranking.values, named.ranking.values)
+    assert found.ids
+    if kind == "pixel":  # the label is not looked at
+        labelled = trace(bundle_of(kind), training=how, **given | {"queries": asked | {"label": [7]}})
+        assert torch.equal(labelled.ranking.values, found.ranking.values)
+        other = trace(bundle_of(kind), training=how, **given | {"queries": asked | {"prompt": ["a photo of 7"]}})
+        assert not torch.equal(other.ranking.values, found.ranking.values)
+    with pytest.raises(InputError, match="tracin looks at a training on its way"):
+        trace(bundle_of(kind), **given)
+    with pytest.raises(InputError, match=r"^score.name: 'hessian' is not defined for image-generation"):
+        trace(bundle_of(kind), training=how, score="hessian", **given)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("unet", {"prompt": ["a photo of 2"]}), ("pixel", {}), ("plain", {"prompt": ["a photo of 2"]})])
+def test_images_without_a_label_are_refused_unless_a_prompt_is_all_that_the_model_reads(kind: str, more: dict[str, Any]) -> None:
+    asked = {"image": images(2, 1)["image"], **more}
+    with pytest.raises(InputError, match=r"^data.queries: the data has no labels"):
+        trace(bundle_of(kind), train=images(0, 6), queries=asked, task=task_of(TASK_OF[kind], **SETTINGS.get(kind, {})))

@@ -77,7 +77,7 @@ def trace(
     *,
     train: DataSource | Data | str,
     queries: DataSource | Data | str,
-    score: str | Score = "hessian",
+    score: str | Score | None = None,
     top: int = 10,
     task: str | Task = "image-classification",
     training: Training | None = None,
@@ -90,8 +90,8 @@ def trace(
     Args:
         model: the model that answers.
         train: its training data.
-        queries: prompts with the unwanted answers, images with the unwanted labels; in the same form as `train`.
-        score: a name from `unlearned scores`, or a score with its settings; one with a sign.
+        queries: prompts with the unwanted answers, images with the unwanted labels, generated images with their prompts; in the same form as `train`.
+        score: a name from `unlearned scores`, or a score with its settings; one with a sign. None: hessian where it is defined for the task, else tracin.
         top: how many points.
         task: modality, by name or with settings.
         training: how the model was trained, for scores that look at a training.
@@ -107,12 +107,14 @@ def trace(
     bundle = as_bundle(model, task)
     sets: dict[str, Samples] = {}
     faults: list[Fault] = []
-    for name, data in (("train", train), ("queries", queries)):
+    for name, data, read in (("train", train, kind.read), ("queries", queries, kind.read_queries)):
         source = DataSource.model_validate(data_source(data)) if isinstance(data, str) else data
         with collecting(faults):
-            sets[name] = kind.read(source, bundle, f"data.{name}", sets.get("train"))
+            sets[name] = read(source, bundle, f"data.{name}", sets.get("train"))
             faults += kind.faults(bundle, sets[name], f"data.{name}")
             faults += [Fault(f"data.{name}", "there are no samples.", "Give at least one.")] if not len(sets[name]) else []
+    if score is None:
+        score = "hessian" if kind.name in (score_registry.get("hessian").tasks or {kind.name}) else "tracin"
     if isinstance(score, str):
         if score == "hessian":  # the last layer alone does not see by what an image was marked
             settings = {"of": "signed", "curvature": "ekfac", **settings}

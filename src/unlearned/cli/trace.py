@@ -16,11 +16,13 @@ from unlearned.errors import Fault, InputError
 def trace(
     recipe: RecipePath,
     query: Annotated[str | None, typer.Option("--query", help="Data with the unwanted answers, in the form of the training data.")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="A prompt; with --answer.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="A prompt; with --answer, or with --image.")] = None,
     answer: Annotated[str | None, typer.Option("--answer", help="What the model says to it and should not.")] = None,
-    image: Annotated[Path | None, typer.Option("--image", help="An image; with --label.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="An image; with --label, or with the --prompt that it was generated from.")] = None,
     label: Annotated[int | None, typer.Option("--label", help="What the model takes it for and should not.")] = None,
-    score: Annotated[str, typer.Option("--score", help="A score with a sign; see: unlearned scores.")] = "hessian",
+    score: Annotated[
+        str | None, typer.Option("--score", help="A score with a sign; see: unlearned scores. By default hessian; for image generation tracin.")
+    ] = None,
     settings: Set = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many training points.")] = 10,
     out: Out = None,
@@ -38,7 +40,8 @@ def trace(
     # Named here, filled below: a recipe names a forget set.
     read = read_recipe(recipe, {"forget": {"file": str(file), "description": "training points that speak for an unwanted answer"}})
     given = read.file
-    with as_options({"data.queries": "--query", "score.name": "--score", "score": "--set", **{name: f"--set {name}" for name in ("curvature", "parameters")}}):
+    option = "--image" if image is not None else "--prompt" if prompt is not None else "--query"
+    with as_options({"data.queries": option, "score.name": "--score", "score": "--set", **{name: f"--set {name}" for name in ("curvature", "parameters")}}):
         found = api.trace(
             given.model,
             train=given.data.train,
@@ -52,8 +55,10 @@ def trace(
             **key_values(settings or [], "--set"),
         )
     if not found.ids:
-        raise InputError(Fault("--query", "no training point speaks for these answers.", "Check that they are what the model says; or try another score."))
+        raise InputError(Fault(option, "no training point speaks for these answers.", "Check that they are what the model says; or try another score."))
     write_text(file, "".join(f"{name}\n" for name in found.ids))
+    for note in found.ranking.notes:
+        say(note)
     say(f"{len(found.ids)} training points: {file}")
     if unlearn:
         record = pipeline.run(read, directory / "run", show_progress=not as_json, say=say)
@@ -71,14 +76,14 @@ def _queries(query: str | None, prompt: str | None, answer: str | None, image: P
     Raises:
         InputError: if it is not said in exactly one way.
     """
-    ways = (query is not None, prompt is not None or answer is not None, image is not None or label is not None)
-    halves = (prompt is None) != (answer is None) or (image is None) != (label is None)
-    if sum(ways) != 1 or halves:
+    given = {"query": query, "prompt": prompt, "answer": answer, "image": image, "label": label}
+    if {name for name, value in given.items() if value is not None} not in ({"query"}, {"prompt", "answer"}, {"image", "label"}, {"image", "prompt"}):
         what = "it is not said what the model says and should not, or said twice."
-        raise InputError(Fault("--query", what, "Give --query DATA, or --prompt with --answer, or --image with --label."))
+        remedy = "Give --query DATA, or --prompt with --answer, or --image with --label, or with the --prompt that it was generated from."
+        raise InputError(Fault("--query", what, remedy))
     if query is not None:
         return query
-    if prompt is not None:
+    if answer is not None:
         return {"prompt": [prompt], "answer": [answer]}
     from PIL import Image, UnidentifiedImageError
 
@@ -86,6 +91,6 @@ def _queries(query: str | None, prompt: str | None, answer: str | None, image: P
     try:
         with Image.open(image) as opened:
             opened.load()
-            return {"image": [opened.copy()], "label": [label]}
+            return {"image": [opened.copy()], **({"label": [label]} if prompt is None else {"prompt": [prompt]})}
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(Fault("--image", f"{str(image)!r} cannot be read as an image.", "Give a PNG or JPEG file.")) from error

@@ -12,7 +12,8 @@ from unlearned.data.samples import Samples
 from unlearned.errors import Fault
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-_NAMES = ("caption", "text", "prompt")
+CAPTIONS = ("caption", "text", "prompt")
+"""Columns that hold them."""
 
 
 def tokenised(texts: Sequence[str], tokenizers: Mapping[str, Any]) -> Tensor:
@@ -57,7 +58,7 @@ def prompt_faults(texts: Sequence[str], tokenizers: Mapping[str, Any], field: st
 
 def captions_of(samples: Samples, template: str) -> list[str]:
     """One prompt per row of the samples: their caption, or the template with their class."""
-    name = next((name for name in _NAMES if name in samples.facts), None)
+    name = next((name for name in CAPTIONS if name in samples.facts), None)
     if name is not None:
         return list(samples.facts[name])
     classes = samples.facts.get("label_name", samples.facts["label"])

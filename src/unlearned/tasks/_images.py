@@ -23,7 +23,15 @@ _METADATA = "metadata.jsonl"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-def read_images(source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None, numbers: Mapping[str, int] | None = None) -> Samples:
+def read_images(
+    source: DataSource | Data,
+    bundle: Bundle,
+    field: str,
+    like: Samples | None = None,
+    numbers: Mapping[str, int] | None = None,
+    *,
+    instead: Sequence[str] = (),
+) -> Samples:
     """Images with labels, made ready by the model's processor if it has one.
 
     Args:
@@ -32,6 +40,7 @@ def read_images(source: DataSource | Data, bundle: Bundle, field: str, like: Sam
         field: named in messages.
         like: data whose classes are numbered already.
         numbers: numbers of classes by name, where it is not the model that names them.
+        instead: columns, any of which does in the place of labels; all images are then called 0.
 
     Raises:
         InputError: if they cannot be read, or have no images or no labels.
@@ -45,6 +54,8 @@ def read_images(source: DataSource | Data, bundle: Bundle, field: str, like: Sam
     names = facts.pop("label_name", None)
     if names is not None and "label" not in facts:
         facts["label"] = _label_numbers(names, numbers or getattr(config, "label2id", None), like, field)
+    if "label" not in facts and any(name in facts for name in instead):
+        facts["label"] = [0] * len(samples.rows)
     if "label" not in facts:
         raise InputError(Fault(field, "the data has no labels.", "Give a column `label` (or map it: columns: {label: your_column})."))
     labels = _check_labels(facts["label"], field)

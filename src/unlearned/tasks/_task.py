@@ -138,6 +138,20 @@ class Task(Settings, ABC):
             InputError: if they cannot be read or do not have what the task needs.
         """
 
+    def read_queries(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
+        """Read what the model is asked about, with as much of a training sample as the loss of this model looks at.
+
+        Args:
+            source: where from.
+            bundle: the model.
+            field: named in messages.
+            like: the training data, if they could be read.
+
+        Raises:
+            InputError: if they cannot be read or do not have what the loss needs.
+        """
+        return self.read(source, bundle, field, like)
+
     @abstractmethod
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Make a batch of samples."""

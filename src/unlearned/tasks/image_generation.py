@@ -26,7 +26,7 @@ from unlearned.data.fingerprints import of_json, of_tensors
 from unlearned.data.samples import JoinedRows, MappedRows, Row, Samples
 from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.tasks import tasks
-from unlearned.tasks._captions import TOKENIZERS, captions_of, prompt_faults, tokenised
+from unlearned.tasks._captions import CAPTIONS, TOKENIZERS, captions_of, prompt_faults, tokenised
 from unlearned.tasks._denoisers import Blended, Denoiser, Embedded, denoiser_of
 from unlearned.tasks._images import fitted, read_images
 from unlearned.tasks._inversion import Crossing, crossing, inversion_step, invert
@@ -136,8 +136,19 @@ class ImageGeneration(Task):
 
         An image of another size than the model's is scaled to it and cropped at the centre.
         """
+        return self._read(source, bundle, field, like, ())
+
+    def read_queries(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None = None) -> Samples:
+        """Of a model with prompts, images with captions do without labels, which its loss does not look at.
+
+        Raises:
+            InputError: if there are neither labels nor captions, or a prompt does not fit.
+        """
+        return self._read(source, bundle, field, like, CAPTIONS if denoiser_of(bundle.model).conditioned_on == "prompt" else ())
+
+    def _read(self, source: DataSource | Data, bundle: Bundle, field: str, like: Samples | None, instead: Sequence[str]) -> Samples:
         model = denoiser_of(bundle.model)
-        samples = read_images(source, bundle, field, like, None if self.judge is None else judge_of(self.judge).numbers)
+        samples = read_images(source, bundle, field, like, None if self.judge is None else judge_of(self.judge).numbers, instead=instead)
         if len(samples) and "noise_seed" in samples[0]:
             return samples  # made ready before
         columns = {"noise_seed": torch.arange(len(samples.rows))}
