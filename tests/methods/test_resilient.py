@@ -210,13 +210,31 @@ def test_adapters_get_the_exact_gradient_through_full_fine_tuning(doubled: Probl
 
 
 def test_where_the_hypergradient_is_given_up_the_direct_gradient_is_left_and_it_says_so(doubled: Problem) -> None:
-    """A limit that nothing satisfies: (1 − β) ∇L alone."""
-    method = Resilient(inner=GA, beta=0.75, norm_limit=1e-9, pool=(FineTuning(**WHOLE),))
+    """A γ at which the iteration diverges: (1 − β) ∇L alone."""
+    method = Resilient(inner=GA, beta=0.75, gamma=1e9, pool=(FineTuning(**WHOLE),))
     theta = flat(doubled.original.model)
     expected = theta + 0.1 * 0.25 * torch.func.grad(loss_at)(theta, *data_of(doubled.forget))
-    with pytest.warns(UserWarning, match="1 of 1 hypergradients were given up"):
+    with pytest.warns(UserWarning, match="1 of 1 hypergradients were given up.*Lower `gamma`"):
         moved = flat(forget(doubled, method).model)
     torch.testing.assert_close(moved, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_where_the_direct_gradient_alone_passes_the_limit_nothing_is_rehearsed_and_the_norm_is_told(doubled: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1 − β) ∇L alone. With a limit above the norm that is told, the hypergradient is there."""
+    theta = flat(doubled.original.model)
+    direct = 0.25 * torch.func.grad(loss_at)(theta, *data_of(doubled.forget))
+    norm = direct.norm().item()
+    settings: dict[str, Any] = {"inner": GA, "beta": 0.75, "gamma": 0.05, "pool": (FineTuning(**WHOLE),)}
+    some = flat(forget(doubled, Resilient(**settings, norm_limit=10 * norm)).model)
+    assert (some - theta - 0.1 * direct).abs().max() > 1e-3 * norm
+    monkeypatch.setattr(Rehearsal, "through", None)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        moved = flat(forget(doubled, Resilient(**settings, norm_limit=0.9 * norm)).model)
+    [told] = [str(warning.message) for warning in caught]
+    assert f"1 of 1 hypergradients were left out: the norm of the direct gradient alone was up to {norm:.3g}" in told
+    assert "Raise `norm_limit`" in told
+    assert "gamma" not in told
+    torch.testing.assert_close(moved, theta + 0.1 * direct, rtol=1e-10, atol=1e-12)
 
 
 def test_contaminated_fine_tuning_learns_what_was_forgotten(doubled: Problem) -> None:

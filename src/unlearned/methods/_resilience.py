@@ -118,7 +118,8 @@ class Course:
         J(θ) = (1 − β) L(θ) + α R(θ) + β · mean_j L(w_j(θ)).
 
     Its gradient is found here and handed to the loop as a linear form, so that everything else of the loop and of the inner method stays as it is. A pass over
-    the retain set alone is left as it is. A rehearsal whose hypergradient is given up adds nothing.
+    the retain set alone is left as it is. A rehearsal whose hypergradient is given up adds nothing. Where the direct gradient alone has a norm above the limit,
+    damping, which shrinks the hypergradient, ends there as well: no rehearsal is carried out.
 
     Args:
         how: settings.
@@ -134,6 +135,8 @@ class Course:
         self._now: Step
         self.solutions: list[Solution] = []
         """How each hypergradient was got, in order."""
+        self.left_out: list[float] = []
+        """For each rehearsal that was left out, the norm of the direct gradient, which no damping brings below the limit."""
 
     def revised(self, plan: Plan) -> Plan:
         """The plan with resilient losses."""
@@ -146,11 +149,19 @@ class Course:
         return replace(plan, passes=[self._resilient(pass_) for pass_ in plan.passes], before_step=before)
 
     def warn(self) -> None:
-        """Say so if most hypergradients were given up: then little of the result is resilient."""
-        given_up = sum(solution.given_up for solution in self.solutions)
-        if given_up * 2 > len(self.solutions):
-            what = f"{self._title}: {given_up} of {len(self.solutions)} hypergradients were given up, because their iteration diverged or passed `norm_limit`."
-            warnings.warn(f"{what} Lower `gamma`, or raise `retries`.", stacklevel=2)
+        """Say so if most hypergradients were left out or given up: then little of the result is resilient."""
+        given_up, left_out = sum(solution.given_up for solution in self.solutions), len(self.left_out)
+        whole = len(self.solutions) + left_out
+        if (given_up + left_out) * 2 <= whole:
+            return
+        told = []
+        if left_out:
+            what = f"{left_out} of {whole} hypergradients were left out: the norm of the direct gradient alone was up to {max(self.left_out):.3g}"
+            told.append(f"{what}, above the `norm_limit` {self._how.norm_limit:g}. Raise `norm_limit` above that, or set it to null.")
+        if given_up:
+            what = f"{given_up} of {whole} hypergradients were given up, because their iteration diverged or passed `norm_limit`"
+            told.append(f"{what}. Lower `gamma`, or raise `retries`.")
+        warnings.warn(f"{self._title}: {' '.join(told)}", stacklevel=2)
 
     def _resilient(self, pass_: Pass) -> Pass:
         if pass_.over == "retain":
@@ -190,11 +201,17 @@ class Course:
     def _with_rehearsals(self, model: nn.Module, direct: Tensor, after: Callable[[nn.Module], Tensor], beta: float, now: Tensor) -> Tensor:
         how, weights = self._how, [p for p in model.parameters() if p.requires_grad]
         gradients = self._engine.gradients(direct, weights)
+        chosen, present = self._chosen(), [g for g in gradients if g is not None]
+        norm = norm_of(present) if present else 0.0
+        if how.norm_limit is not None and norm > how.norm_limit:
+            self.left_out += [norm] * len(chosen)
+            self._engine.track(self._title, {"left_out": 1.0, "direct_norm": norm}, self._now.done + 1)
+            return linear_form(weights, gradients, direct + beta * now)
 
         def within(h: Tensors) -> bool:
             return how.norm_limit is None or norm_of([part if g is None else part + g for part, g in zip(h, gradients, strict=True)]) <= how.norm_limit
 
-        value, chosen, found = direct.detach(), self._chosen(), []
+        value, found = direct.detach(), list[Tensors]()
         for number in chosen:
             through = self._rehearsal.through(model, self._pool[number], after, how, self._seed("rehearsal", number), weight=beta, limit=within)
             found.append(through.gradient)

@@ -11,8 +11,9 @@ beside a retain batch of 4; gradients with a norm above 0.2 are damped, at most 
 Deviations: each fine-tuning of the pool has data of its own, begins at θ, and has a fresh optimiser; in the code three share a name and with it their data, and
 Adam keeps its moments. Full fine-tuning is differentiated in the merged weights and carried back to the factors by the chain rule; the code projects the
 fine-tuned weights on rank 4 first. The same noise at θ and at w_j (in the code the same latents and timesteps, and ε anew; `noise: independent` draws
-all of it anew). A retry uses the same batch. What divergence is, see
-`guard`. The factor 0.3 on the gradient, which AdamW undoes, is left out. What `harm: esd` leads away from is the empty prompt; the code has a setting for it.
+all of it anew). A retry uses the same batch. Where the direct gradient alone is above the limit of norms nothing is rehearsed; in the code all retries fail
+there, unless the two gradients cancel. What divergence is, see `guard`. The factor 0.3 on the gradient, which AdamW undoes, is left out. What `harm: esd`
+leads away from is the empty prompt; the code has a setting for it.
 The fine-tuning with four images and a prior (DreamBooth) keeps the prompts of its samples, where the code has one fixed prompt.
 """
 
