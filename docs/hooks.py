@@ -43,6 +43,7 @@ _OBVIOUS = {
     "Finding.kind": "What measured it.",
     "Answer.kind": "What tells this kind of exhibit from the others.",
     "Trial.kind": "What tells this kind of exhibit from the others.",
+    "Rehearsals.kind": "What tells this kind of exhibit from the others.",
     "Trial.traces": "One line for each value that was measured.",
     "Trace.name": "Which value.",
     "Check.name": "What the rule is about.",
@@ -159,7 +160,8 @@ def finding_fields() -> Iterator[str]:
     """All fields of `audit.json`, one table for each kind of record."""
     kinds = (records.AuditRecord, records.Verdict, records.Check, records.Finding, records.Cost, records.Pruning, records.Removal)
     kinds += (records.SetSummary, records.Environment)
-    kinds += (records.Answer, records.Said, records.Trial, records.Trace, records.Holes, records.Probe)
+    kinds += (records.Answer, records.Said, records.Trial, records.Trace, records.Rehearsals, records.Rehearsed)
+    kinds += (records.Holes, records.Probe)
     for kind in kinds:
         meanings = _attribute_docstrings(kind)
         yield f"\n### {kind.__name__}\n"

@@ -229,6 +229,7 @@ def test_interrupted_and_continued_it_ends_with_the_same_bits(row: Row, step: in
     whole = undisturbed(row.title).done
     assert same_bits(bits(continued.model), bits(whole.model))
     assert (continued.cost.steps, continued.cost.samples_seen) == (whole.cost.steps, whole.cost.samples_seen)
+    assert continued.exhibits == whole.exhibits
 
 
 LOOPING = [row for row in METHODS if row.name != "ssd" and row.kind in {"plain", "gpt2", "unet"}]

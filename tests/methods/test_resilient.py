@@ -23,6 +23,7 @@ from unlearned.methods.npo import NPO
 from unlearned.methods.resilient import Resilient
 from unlearned.problem import Problem
 from unlearned.recipe import parse_recipe
+from unlearned.records import Rehearsals
 from unlearned.tasks.image_generation import ImageGeneration
 
 GA: dict[str, Any] = {"name": "gradient-ascent", "epochs": 1, "batch_size": 6, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
@@ -229,12 +230,45 @@ def test_where_the_direct_gradient_alone_passes_the_limit_nothing_is_rehearsed_a
     assert (some - theta - 0.1 * direct).abs().max() > 1e-3 * norm
     monkeypatch.setattr(Rehearsal, "through", None)
     with pytest.warns(UserWarning, match="left out") as caught:
-        moved = flat(forget(doubled, Resilient(**settings, norm_limit=0.9 * norm)).model)
+        done = forget(doubled, Resilient(**settings, norm_limit=0.9 * norm))
     [told] = [str(warning.message) for warning in caught]
     assert f"1 of 1 hypergradients were left out: the norm of the direct gradient alone was up to {norm:.3g}" in told
     assert "Raise `norm_limit`" in told
     assert "gamma" not in told
-    torch.testing.assert_close(moved, theta + 0.1 * direct, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(flat(done.model), theta + 0.1 * direct, rtol=1e-10, atol=1e-12)
+    [shown] = done.exhibits
+    assert isinstance(shown, Rehearsals)
+    assert shown.direct_norm == pytest.approx(norm)
+    assert [(row.times, row.left_out, row.given_up, row.damping) for row in shown.fine_tunings] == [(1, 1, 0, None)]
+
+
+def test_what_each_fine_tuning_of_the_pool_came_to_is_shown(doubled: Problem) -> None:
+    """Beside sums by hand over five steps, each of which draws one of two fine-tunings; the iteration of one of them always diverges."""
+    gentle, wild = FineTuning(**WHOLE | {"id": "gentle"}), FineTuning(**WHOLE | {"id": "wild"})
+    seen: dict[str, list[Any]] = {"gentle": [], "wild": []}
+    through = Rehearsal.through
+
+    def watched(self: Rehearsal, model: nn.Module, tuning: FineTuning, outer: Any, how: Any, *rest: Any, **more: Any) -> Any:
+        if tuning.id == "wild":
+            how = how.model_copy(update={"gamma": 1e9})
+        found = through(self, model, tuning, outer, how, *rest, **more)
+        seen[tuning.id].append(found.solution)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rehearsal, "through", watched)
+        inner = GA | {"epochs": 5, "lr": 1e-3}
+        [shown] = forget(doubled, Resilient(inner=inner, gamma=0.5, rehearsals=1, pool=(gentle, wild))).exhibits
+    assert isinstance(shown, Rehearsals)
+    assert (shown.source, shown.direct_norm) == ("resilient", None)
+    first, second = shown.fine_tunings
+    assert (first.times, first.given_up, first.left_out) == (len(seen["gentle"]), 0, 0)
+    assert (second.times, second.given_up, second.left_out) == (5 - first.times, 5 - first.times, 0)
+    assert 0 < first.times < 5
+    assert first.damping == pytest.approx(sum(s.damping for s in seen["gentle"]) / first.times)
+    assert first.residual == pytest.approx(sum(s.residual for s in seen["gentle"]) / first.times)
+    assert first.ratio == pytest.approx(max(s.ratio for s in seen["gentle"]))
+    assert (second.damping, second.residual, second.ratio) == (None, None, None)
 
 
 def test_contaminated_fine_tuning_learns_what_was_forgotten(doubled: Problem) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from unlearned.errors import InputError
-from unlearned.records import NO_REFERENCE, AuditRecord
+from unlearned.records import NO_REFERENCE, AuditRecord, Rehearsals, Rehearsed
 from unlearned.report import html, write_report
 from unlearned.report.sections import sections
 
@@ -123,6 +123,20 @@ def test_what_a_method_tried_is_drawn_with_its_numbers(spoken: AuditRecord, full
     assert figure.rows[3] == ("2", "66.7 %", "33.3 %", "0.0 %", "taken")
     assert 'id="choice"' in html.page(spoken)
     assert 'id="choice"' not in html.page(full)
+
+
+def test_what_hypergradients_came_to_stands_in_a_table(full: AuditRecord) -> None:
+    rows = (
+        Rehearsed(id="gentle", times=12, left_out=2, given_up=1, damping=0.75, residual=0.0125, ratio=0.5),
+        Rehearsed(id="<wild>", times=3, left_out=0, given_up=3, damping=None, residual=None, ratio=None),
+    )
+    shown = full.model_copy(update={"exhibits": (Rehearsals(source="resalign", direct_norm=0.31, fine_tunings=rows),)})
+    assert AuditRecord.model_validate_json(shown.model_dump_json(by_alias=True)) == shown
+    text = html.page(shown).split('id="rehearsed"')[1].split("</section>")[0]
+    assert text.count("<tr>") == 1 + 2
+    for cell in ("<td>12</td><td>2</td><td>1</td>", "0.0125", "&lt;wild&gt;", '<td class="number">none</td>', "a norm of up to 0.31"):
+        assert cell in text
+    assert 'id="rehearsed"' not in html.page(full)
 
 
 def test_an_unknown_audit_is_drawn_and_told(wide: AuditRecord) -> None:

@@ -20,6 +20,7 @@ from unlearned.engine.loop import LossFunction, Pass, Plan, Step
 from unlearned.engine.randomness import derive_seed, generator_states, replaying, seeded
 from unlearned.engine.rehearsal import Rehearsal
 from unlearned.methods._method import ObjectiveMethod
+from unlearned.methods._tally import Tally
 from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
 from unlearned.tasks.image_generation import ImageGeneration
@@ -133,13 +134,11 @@ class Course:
         self._how, self._rehearsal, self._engine, self._distance, self._title = how, rehearsal, engine, distance, title
         self._pool = read_pool(how.pool)
         self._now: Step
-        self.solutions: list[Solution] = []
-        """How each hypergradient was got, in order."""
-        self.left_out: list[float] = []
-        """For each rehearsal that was left out, the norm of the direct gradient, which no damping brings below the limit."""
+        self._tally: Tally
 
     def revised(self, plan: Plan) -> Plan:
         """The plan with resilient losses."""
+        self._tally = Tally(self._pool, plan.memory)
 
         def before(model: nn.Module, forget: Batch, retain: Batch, step: Step) -> None:
             self._now = step
@@ -148,15 +147,16 @@ class Course:
 
         return replace(plan, passes=[self._resilient(pass_) for pass_ in plan.passes], before_step=before)
 
-    def warn(self) -> None:
-        """Say so if most hypergradients were left out or given up: then little of the result is resilient."""
-        given_up, left_out = sum(solution.given_up for solution in self.solutions), len(self.left_out)
-        whole = len(self.solutions) + left_out
+    def conclude(self) -> None:
+        """Show what the hypergradients came to; say so if most were left out or given up: then little of the result is resilient."""
+        shown = self._tally.exhibit(self._title)
+        self._engine.exhibits.append(shown)
+        whole, left_out, given_up = (sum(getattr(row, name) for row in shown.fine_tunings) for name in ("times", "left_out", "given_up"))
         if (given_up + left_out) * 2 <= whole:
             return
         told = []
-        if left_out:
-            what = f"{left_out} of {whole} hypergradients were left out: the norm of the direct gradient alone was up to {max(self.left_out):.3g}"
+        if shown.direct_norm is not None:
+            what = f"{left_out} of {whole} hypergradients were left out: the norm of the direct gradient alone was up to {shown.direct_norm:.3g}"
             told.append(f"{what}, above the `norm_limit` {self._how.norm_limit:g}. Raise `norm_limit` above that, or set it to null.")
         if given_up:
             what = f"{given_up} of {whole} hypergradients were given up, because their iteration diverged or passed `norm_limit`"
@@ -204,20 +204,21 @@ class Course:
         chosen, present = self._chosen(), [g for g in gradients if g is not None]
         norm = norm_of(present) if present else 0.0
         if how.norm_limit is not None and norm > how.norm_limit:
-            self.left_out += [norm] * len(chosen)
+            self._tally.leave_out(chosen, norm)
             self._engine.track(self._title, {"left_out": 1.0, "direct_norm": norm}, self._now.done + 1)
             return linear_form(weights, gradients, direct + beta * now)
 
         def within(h: Tensors) -> bool:
             return how.norm_limit is None or norm_of([part if g is None else part + g for part, g in zip(h, gradients, strict=True)]) <= how.norm_limit
 
-        value, found = direct.detach(), list[Tensors]()
+        value, found, solutions = direct.detach(), list[Tensors](), list[Solution]()
         for number in chosen:
             through = self._rehearsal.through(model, self._pool[number], after, how, self._seed("rehearsal", number), weight=beta, limit=within)
             found.append(through.gradient)
-            self.solutions.append(through.solution)
+            solutions.append(through.solution)
+            self._tally.add(number, through.solution)
             value = value + beta * (now if through.solution.given_up else through.value) / len(chosen)
-        self._track(self.solutions[-len(chosen) :])
+        self._track(solutions)
         total = [_sum(g, [h[i] for h in found]) for i, g in enumerate(gradients)]
         return linear_form(weights, total, value)
 

@@ -94,7 +94,7 @@ class ResAlign(ObjectiveMethod, Resilience):
             return courses[0].revised(plan)
 
         model = self.carried_out(problem, engine, revised)
-        courses[0].warn()
+        courses[0].conclude()
         return model
 
     def _objective(self, problem: Problem, engine: Engine) -> LossFunction:

@@ -92,7 +92,7 @@ class Resilient(Method, Resilience):
             return courses[0].revised(plan)
 
         model = method.carried_out(problem, engine, revised)
-        courses[0].warn()
+        courses[0].conclude()
         return model
 
 

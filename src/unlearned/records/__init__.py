@@ -9,7 +9,7 @@ from unlearned.records._audits import SCHEMA, AuditRecord, Check, SetSummary, Ve
 from unlearned.records._benchmarks import BENCH_SCHEMA, BenchRecord, BenchRow, Quoted
 from unlearned.records._comparisons import COMPARE_SCHEMA, ComparedRun, CompareRecord
 from unlearned.records._costs import Cost, Environment
-from unlearned.records._exhibits import Answer, Exhibit, Holes, Picture, Probe, Said, Trace, Trial
+from unlearned.records._exhibits import Answer, Exhibit, Holes, Picture, Probe, Rehearsals, Rehearsed, Said, Trace, Trial
 from unlearned.records._findings import HALF, LABEL, NO_REFERENCE, Direction, Finding, SubjectName, label_sentence, pick
 from unlearned.records._pruning import Pruning, Removal
 from unlearned.records._rankings import RANK_SCHEMA, RankRecord
@@ -43,6 +43,8 @@ __all__ = [
     "Quoted",
     "RankRecord",
     "Record",
+    "Rehearsals",
+    "Rehearsed",
     "Removal",
     "Said",
     "SetSummary",

@@ -67,7 +67,7 @@ class AuditRecord(Document):
     """What models generate, where a setting asks for it."""
     exhibits: tuple[Exhibit, ...] = ()
     """What is shown beside the numbers: `answer` (a question, and what the models make of it), `trial` (what a method tried before it chose a setting),
-    `holes` (a map of probes for knowledge holes)."""
+    `rehearsals` (what the hypergradients of a resilient method came to), `holes` (a map of probes for knowledge holes)."""
 
     @classmethod
     def from_file(cls, path: Path, field: str = "report") -> AuditRecord:

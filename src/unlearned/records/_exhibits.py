@@ -80,6 +80,37 @@ class Trial(Record):
     """Candidates that were taken."""
 
 
+class Rehearsed(Record):
+    """What the hypergradients through one fine-tuning of a pool came to, over all steps (where several processes train, those of the first)."""
+
+    id: str
+    """Of the fine-tuning."""
+    times: int = Field(ge=0)
+    """At how many steps it was drawn."""
+    left_out: int = Field(ge=0)
+    """How often it was not carried out, as the direct gradient alone passed `norm_limit`."""
+    given_up: int = Field(ge=0)
+    """How often its iteration diverged or passed `norm_limit` at every damping: only the direct gradient was followed."""
+    damping: float | None
+    """Mean damping s of the others; the further below 1, the more of the hypergradient is cut off. None: there are none."""
+    residual: float | None
+    """Mean of their residuals ‖g − (I + γH) x‖ / ‖g‖."""
+    ratio: float | None
+    """The largest ratio that their guard saw; at 1 the iteration diverges."""
+
+
+class Rehearsals(Record):
+    """What the hypergradients of a resilient method came to."""
+
+    kind: Literal["rehearsals"] = "rehearsals"
+    source: str
+    """The method that rehearsed."""
+    direct_norm: float | None
+    """Largest norm of the direct gradient where it alone passed `norm_limit`; None: it never did."""
+    fine_tunings: tuple[Rehearsed, ...]
+    """One for each of the pool."""
+
+
 class Probe(Record):
     """A probe for knowledge holes, as it stands on the map."""
 
@@ -120,5 +151,5 @@ class Holes(Record):
     """Adjacent ones first."""
 
 
-Exhibit = Annotated[Answer | Trial | Holes, Field(discriminator="kind")]
+Exhibit = Annotated[Answer | Trial | Rehearsals | Holes, Field(discriminator="kind")]
 """What is shown beside the numbers."""

@@ -33,7 +33,7 @@ def page(record: AuditRecord) -> str:
     values: dict[str, Any] = {
         "record": record,
         "rows": _by_audit(side_by_side(single(record))),
-        "sections": [part for part in parts if part.figures or part.unplotted or part.answers or part.holes or part.empty],
+        "sections": [part for part in parts if part.figures or part.unplotted or part.answers or part.holes or part.rehearsals or part.empty],
         "specs": [figure.spec for part in parts for figure in part.figures],
         "recipe": _recipe(record),
         "environment": _environment(record.environment),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from unlearned.records import Answer, AuditRecord, Finding, Holes, Trial
+from unlearned.records import Answer, AuditRecord, Finding, Holes, Rehearsals, Trial
 from unlearned.report import plots, words
 from unlearned.report.curves import curves
 from unlearned.report.holes import map_of
@@ -83,6 +83,12 @@ OTHER = Question("other", "Other findings", "")
 QUESTIONS = (FORGOTTEN, ANSWERS, HOLES, COST, LEAKS, RETURNS, OTHER)
 CHOICE = Question("choice", "What the method chose", "Before it chose a setting by itself, the method tried several values.")
 
+REHEARSED = Question(
+    "rehearsed",
+    "What the method rehearsed",
+    "At each step the method asked what it would reach after some fine-tunings of a pool, and followed a gradient through them: the hypergradient.",
+)
+
 
 def question_of(audit: str, kind: Literal["audit", "attack"]) -> Question:
     """What an audit answers; every attack asks what comes back."""
@@ -104,6 +110,7 @@ class Section:
     holes: tuple[Holes, ...] = ()
     labels: tuple[str, ...] = ()
     """Whether what was forgotten is asleep or gone, in sentences."""
+    rehearsals: tuple[Rehearsals, ...] = ()
 
 
 MOST = 6
@@ -123,6 +130,7 @@ def sections(record: AuditRecord) -> list[Section]:
         replace(_section(RETURNS, of[RETURNS], _returns(of[RETURNS])), labels=tuple(words.labels(of[RETURNS]))),
         _section(OTHER, of[OTHER], _drawn(of[OTHER])),
         _section(CHOICE, [], [plots.tried(shown) for shown in record.exhibits if isinstance(shown, Trial)]),
+        replace(_section(REHEARSED, [], []), rehearsals=tuple(shown for shown in record.exhibits if isinstance(shown, Rehearsals))),
     ]
 
 
