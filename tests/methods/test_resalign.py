@@ -14,7 +14,7 @@ from unlearned.api import forget
 from unlearned.engine.adapters import with_adapter
 from unlearned.engine.batches import batch_positions, cycled
 from unlearned.engine.engine import Engine
-from unlearned.engine.finetuning import read_pool
+from unlearned.engine.finetuning import FineTuning, read_pool
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.methods.resalign import ATTENTION, ResAlign, led_away
 from unlearned.problem import Problem
@@ -118,3 +118,10 @@ def test_towards_the_target_of_esd_the_loss_is_bounded_and_falls(pixel: Problem)
 def test_a_model_without_an_empty_prompt_has_no_such_target() -> None:
     refused(problem_of("unet"), "resalign", "no empty prompt", harm="esd", steps=1, parameters="conv")
     assert not ResAlign(parameters="conv").faults(problem_of("unet"), Engine(problem_of("unet").task))
+
+
+def test_a_pool_is_checked_before_anything_is_made(pixel: Problem) -> None:
+    """With adapters on the attention of a UNet there are none elsewhere for a fine-tuning by adapters."""
+    pool = (FineTuning(id="column", where="colour == 1"), FineTuning(id="elsewhere", kind="lora", parameters="conv"), FineTuning(id="fine", kind="lora"))
+    found = ResAlign(pool=pool).faults(pixel, Engine(pixel.task))
+    assert [fault.field for fault in found] == ["method.pool.column.where", "method.pool.elsewhere.parameters"]

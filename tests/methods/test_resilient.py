@@ -354,6 +354,28 @@ def test_a_fine_tuning_without_data_or_weights_is_told_before_any_work(tmp_path:
         read_pool(str(file))
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["weights", "adapters"])
+def test_a_pool_is_checked_before_anything_is_made(lora: dict[str, Any] | None) -> None:
+    """All of it at once. With adapters in training, a fine-tuning by adapters goes on with these, and has no others."""
+    problem = problem_of("plain")
+    pool = (
+        FineTuning(id="fine"),
+        FineTuning(id="fine-lora", kind="lora", parameters=r"^8\."),
+        FineTuning(id="empty", share=1e-6),
+        FineTuning(id="column", where="colour == 1"),
+        FineTuning(id="nothing", parameters="nothing"),
+        FineTuning(id="nothing-lora", kind="lora", parameters="nothing"),
+        FineTuning(id="elsewhere", kind="lora", parameters=r"^0\."),
+    )
+    inner = GA | {"lora": lora, "parameters": r"^8\." if lora else ".*"}
+    found = Resilient(inner=inner, pool=pool).faults(problem, Engine(problem.task))
+    wrong = ["empty", "column.where", "nothing.parameters", "nothing-lora.parameters", *(["elsewhere.parameters"] if lora else [])]
+    assert [fault.field for fault in found] == [f"method.pool.{name}" for name in wrong]
+    if lora:
+        found = Resilient(inner=inner | {"parameters": "bias$"}, pool=pool[:1]).faults(problem, Engine(problem.task))
+        assert [fault.field for fault in found] == ["method.inner.parameters"]
+
+
 def test_the_method_inside_is_written_down_whole() -> None:
     method = Resilient(inner="gradient-ascent")
     assert method.inner["epochs"] == GradientAscent().epochs

@@ -33,17 +33,12 @@ class Lora(Settings):
     )
 
 
-def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
-    """The model with an adapter beside every linear layer and convolution whose weight's name matches; only the adapters require gradients.
-
-    The weights of `model` are shared, not copied, and are not changed; neither is which of them require gradients. The output layer of a language model
-    gets no adapter. Adapters start from torch's global random generator.
+def adaptable(model: nn.Module, pattern: str) -> list[str]:
+    """Names of the linear layers and convolutions whose weight is trainable and has a name that matches. Not the output layer of a language model.
 
     Raises:
         InputError: if no such layer matches.
     """
-    from peft import LoraConfig, get_peft_model
-
     kinds: tuple[type[Any], ...] = (*linear_layers(), nn.Conv2d)
     vocabulary = getattr(model, "get_output_embeddings", lambda: None)()  # often tied to the embedding of the input, which an adapter would untie
     layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds) and layer is not vocabulary)
@@ -51,6 +46,21 @@ def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
     if not names:
         what = f"no linear layer or convolution has a trainable weight that matches {pattern!r}, so there is none to put an adapter beside."
         raise InputError(Fault("method.parameters", what, "Give a pattern that matches some, or leave out lora."))
+    return names
+
+
+def with_adapter(model: nn.Module, how: Lora, pattern: str) -> PeftModel:
+    """The model with an adapter beside every layer that is `adaptable`; only the adapters require gradients.
+
+    The weights of `model` are shared, not copied, and are not changed; neither is which of them require gradients. Adapters start from torch's global random
+    generator.
+
+    Raises:
+        InputError: if no such layer matches.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names = adaptable(model, pattern)
     transposed = any(isinstance(model.get_submodule(name), transposed_linear_layers()) for name in names)
     start = "gaussian" if how.start == "gaussian" else True
     config = LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=names, fan_in_fan_out=transposed, init_lora_weights=start)

@@ -6,7 +6,7 @@ import copy
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
@@ -14,18 +14,43 @@ from torch import Tensor, nn
 
 from unlearned.data.filters import select
 from unlearned.data.samples import Samples, union
-from unlearned.engine.adapters import Lora, is_adapted, plain_name, updates, with_adapter
+from unlearned.engine.adapters import Lora, adaptable, is_adapted, plain_name, updates, with_adapter
 from unlearned.engine.batches import cycled, load
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import FineTuning, Pool
 from unlearned.engine.hypergradient import Hypergradient, Limit, Proximal, Tensors, hypergradient
 from unlearned.engine.loop import make_optimizer
 from unlearned.engine.randomness import derive_seed, seeded
-from unlearned.errors import Fault, raise_faults
+from unlearned.errors import Fault, collecting, raise_faults
 from unlearned.tasks._task import Batch
 
 Asked = Callable[[nn.Module], Tensor]
 """A scalar of a model."""
+
+
+def pool_faults(pool: Pool, original: nn.Module, adapted: Collection[str] | None, retain: Samples, seed: int) -> list[Fault]:
+    """Fine-tunings of a pool that have no data or no weights to train. Nothing is copied or trained.
+
+    Args:
+        pool: the fine-tunings.
+        original: the plain model, whose flags say what can be trained at all.
+        adapted: names of the weights that have adapters in training, which fine-tunings by adapters go on with; None: there are none.
+        retain: what they train on.
+        seed: of the engine.
+    """
+    faults: list[Fault] = []
+    with collecting(faults):
+        _data_of(pool, retain, seed)
+    trainable = {"full": [name for name, p in original.named_parameters() if p.requires_grad], "lora": list(adapted or [])}
+    if adapted is None and any(tuning.kind == "lora" for tuning in pool):
+        with collecting(faults):
+            trainable["lora"] = [f"{name}.weight" for name in adaptable(original, ".*")]
+    for tuning in pool:
+        names = trainable[tuning.kind]
+        if names and not any(re.search(tuning.parameters, name) for name in names):
+            what = f"no trainable parameter matches {tuning.parameters!r}, which this fine-tuning is to train."
+            faults.append(Fault(f"method.pool.{tuning.id}.parameters", what, f"Parameters are called {', '.join(names[:3])}, ..."))
+    return faults
 
 
 class Rehearsal:
@@ -49,7 +74,9 @@ class Rehearsal:
     def __init__(self, engine: Engine, model: nn.Module, original: nn.Module, pool: Pool, retain: Samples, forget: Samples) -> None:
         self._engine, self._pool = engine, pool
         self._retain, self._forget = retain, forget
-        self._data = _data_of(pool, retain, derive_seed(engine.seed, "fine-tuning data"))
+        adapted = list(dict.fromkeys(plain_name(name) for name, p in model.named_parameters() if p.requires_grad)) if is_adapted(model) else None
+        raise_faults(pool_faults(pool, original, adapted, retain, engine.seed))
+        self._data = _data_of(pool, retain, engine.seed)
         shared: dict[str, nn.Module] = {}
 
         def plain(of: nn.Module) -> nn.Module:
@@ -138,13 +165,15 @@ def _data_of(pool: Pool, retain: Samples, seed: int) -> dict[str, Samples]:
     Raises:
         InputError: if there are none, or a filter is wrong.
     """
-    shuffled, found, faults = retain.shuffled(seed), {}, []
+    faults: list[Fault] = []
+    shuffled, found = retain.shuffled(derive_seed(seed, "fine-tuning data")), {}
     for tuning in pool:
-        chosen = shuffled if tuning.where is None else shuffled.subset(select(shuffled, tuning.where, f"method.pool.{tuning.id}.where"))
-        first, last = round(tuning.start * len(chosen)), round((tuning.start + tuning.share) * len(chosen))
-        found[tuning.id] = chosen.subset(range(first, min(last, first + (tuning.few or last))))
-        if not len(found[tuning.id]):
-            faults.append(Fault(f"method.pool.{tuning.id}", "no retained sample belongs to its data.", "Give it a larger share, or another filter."))
+        with collecting(faults):
+            chosen = shuffled if tuning.where is None else shuffled.subset(select(shuffled, tuning.where, f"method.pool.{tuning.id}.where"))
+            first, last = round(tuning.start * len(chosen)), round((tuning.start + tuning.share) * len(chosen))
+            found[tuning.id] = chosen.subset(range(first, min(last, first + (tuning.few or last))))
+            if not len(found[tuning.id]):
+                faults.append(Fault(f"method.pool.{tuning.id}", "no retained sample belongs to its data.", "Give it a larger share, or another filter."))
     raise_faults(faults)
     return found
 
@@ -177,7 +206,7 @@ class _Same(_Stage):
 
     def __init__(self, model: nn.Module, pattern: str) -> None:
         self.model = model
-        self._tunable = _matching({name: p for name, p in model.named_parameters() if p.requires_grad}, pattern)
+        self._tunable = _matching(model, pattern)
 
     def begin(self, live: nn.Module) -> None:
         _take_over(self.model, live)
@@ -219,7 +248,7 @@ class _Merged(_Stage):
 
     def __init__(self, plain: nn.Module, original: nn.Module, pattern: str) -> None:
         self.model, self._original = plain, original
-        self._tunable = _matching({name: p for name, p in original.named_parameters() if p.requires_grad}, pattern)
+        self._tunable = _matching(original, pattern)
 
     def begin(self, live: nn.Module) -> None:
         _take_over(self.model, self._original)
@@ -241,11 +270,9 @@ class _Merged(_Stage):
         return list(found)
 
 
-def _matching(named: Mapping[str, nn.Parameter], pattern: str) -> list[str]:
-    names = [name for name in named if re.search(pattern, plain_name(name))]
-    what = f"no trainable parameter matches {pattern!r}, which a fine-tuning of the pool is to train."
-    raise_faults([] if names else [Fault("method.pool", what, f"Parameters are called {', '.join(list(named)[:3])}, ...")])
-    return names
+def _matching(model: nn.Module, pattern: str) -> list[str]:
+    """Names of the trainable parameters whose plain name matches."""
+    return [name for name, p in model.named_parameters() if p.requires_grad and re.search(pattern, plain_name(name))]
 
 
 def _take_over(model: nn.Module, source: nn.Module) -> None:

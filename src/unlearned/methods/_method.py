@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn, no_grad
 
 from unlearned.data.samples import Samples
-from unlearned.engine.adapters import Lora, is_adapted, merged, with_adapter, without_adapter
+from unlearned.engine.adapters import Lora, adaptable, is_adapted, merged, with_adapter, without_adapter
 from unlearned.engine.engine import Engine, evaluating, frozen, on_device
 from unlearned.engine.loop import Plan, fit
 from unlearned.engine.randomness import derive_seed, seeded
@@ -117,6 +117,14 @@ class ObjectiveMethod(Method, Optimisation):
         """A regular expression for the parameters that may change: the setting, unless the paper derives them from the model."""
         del problem
         return self.parameters
+
+    def adapted(self, problem: Problem) -> list[str] | None:
+        """Names of the weights that get adapters; None: the weights themselves are trained.
+
+        Raises:
+            InputError: if none can get any.
+        """
+        return None if self.lora is None else [f"{name}.weight" for name in adaptable(problem.original.model, self.trained(problem))]
 
     def original_outputs(self, problem: Problem, engine: Engine, measure: Measure | None = None) -> Measure:
         """What the frozen original says, in eval mode and without gradients, as a function of the model that is trained and a batch.

@@ -29,7 +29,7 @@ from unlearned.engine.adapters import Lora
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import read_pool
 from unlearned.engine.loop import LossFunction, Pass, Plan
-from unlearned.engine.rehearsal import Rehearsal
+from unlearned.engine.rehearsal import Rehearsal, pool_faults
 from unlearned.engine.settings import Optimisation
 from unlearned.errors import Fault, collecting, raise_faults
 from unlearned.methods import methods
@@ -70,8 +70,11 @@ class ResAlign(ObjectiveMethod, Resilience):
     norm_limit: float | None = Resilience.field("norm_limit", 0.2)
 
     def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
-        """A model without the empty prompt that ESD's target needs."""
-        found = super().faults(problem, engine)
+        """A model without the empty prompt that ESD's target needs, and fine-tunings without data or weights."""
+        found, adapted = super().faults(problem, engine), None
+        with collecting(found):
+            adapted = self.adapted(problem)
+        found += pool_faults(read_pool(self.pool), problem.original.model, adapted, problem.retain, engine.seed)
         if self.harm == "esd":
             with collecting(found):
                 empty_condition(problem.original.model, 1)

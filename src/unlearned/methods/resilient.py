@@ -24,8 +24,8 @@ from torch import nn
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import read_pool
 from unlearned.engine.loop import Plan
-from unlearned.engine.rehearsal import Rehearsal
-from unlearned.errors import Fault, InputError
+from unlearned.engine.rehearsal import Rehearsal, pool_faults
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.methods import methods
 from unlearned.methods._method import Method, ObjectiveMethod
 from unlearned.methods._resilience import Course, Resilience, distance_from_original
@@ -79,8 +79,12 @@ class Resilient(Method, Resilience):
         return self.inside.defined_for
 
     def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
-        found = self.inside.faults(problem, engine)
-        return [fault._replace(field=fault.field.replace("method.", "method.inner.", 1)) for fault in found]
+        method, adapted = self.inside, None
+        found = method.faults(problem, engine)
+        with collecting(found):
+            adapted = method.adapted(problem)
+        found = [fault._replace(field=fault.field.replace("method.", "method.inner.", 1)) for fault in found]
+        return found + pool_faults(read_pool(self.pool), problem.original.model, adapted, problem.retain, engine.seed)
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
         method, courses = self.inside, list[Course]()
