@@ -40,7 +40,7 @@ PLAIN: dict[str, Any] = {"lora": None, "optimizer": "sgd", "momentum": 0.0, "wei
 
 def test_without_resilience_it_is_gradient_ascent_and_distillation(pixel: Problem) -> None:
     """Two steps of a naive loop: −mean (target − ε_θ)² of the forget batch, and α mean (ε_θ − ε_o)² of the retain batch, with the same noise."""
-    found = bits(forget(pixel, ResAlign(beta=0.0, alpha=1.5, last_alpha=None, steps=2, forget_batch_size=6, batch_size=18, **PLAIN)).model)
+    found = bits(forget(pixel, ResAlign(beta=0.0, alpha=1.5, steps=2, forget_batch_size=6, batch_size=18, **PLAIN)).model)
 
     original, engine = pixel.original.model, Engine(pixel.task)
     model = copy.deepcopy(original)
@@ -92,6 +92,18 @@ def test_the_authors_defaults_and_which_layers_they_train() -> None:
         assert drawn.std().item() == pytest.approx(std, rel=0.15)
 
 
+def test_alpha_alone_stays_what_it_is() -> None:
+    """The schedule is that of the authors' pair, or of two values that are given."""
+    given: list[tuple[dict[str, Any], tuple[float, float | None]]] = [
+        ({}, (1.6, 2.0)), ({"alpha": 0}, (0, None)), ({"alpha": 1.6}, (1.6, None)), ({"last_alpha": 3}, (1.6, 3)), ({"alpha": 1, "last_alpha": 3}, (1, 3))
+    ]  # fmt: skip
+    for settings, expected in given:
+        method = ResAlign(**settings)
+        assert (method.alpha, method.last_alpha) == expected
+        assert ResAlign(**method.model_dump()) == method
+    assert not ResAlign(alpha=0).keeps_near
+
+
 def test_the_target_of_esd_leads_away_from_the_concept() -> None:
     """By hand: 1 − 2 (4 − 1) = −5."""
     assert led_away(torch.tensor(4.0), torch.tensor(1.0), 2.0).item() == -5
@@ -100,7 +112,7 @@ def test_the_target_of_esd_leads_away_from_the_concept() -> None:
 
 def test_towards_the_target_of_esd_the_loss_is_bounded_and_falls(pixel: Problem) -> None:
     """Without rehearsals, a few steps: what the model says for the concept comes nearer to the original's answer without a prompt, led away by η."""
-    method = ResAlign(harm="esd", beta=0.0, alpha=0.0, last_alpha=None, steps=8, forget_batch_size=6, **PLAIN | {"lr": 0.2})
+    method = ResAlign(harm="esd", beta=0.0, alpha=0.0, steps=8, forget_batch_size=6, **PLAIN | {"lr": 0.2})
     made, original = forget(pixel, method).model, pixel.original.model
     task: Any = pixel.task
     noised = task.noised(original, pixel.task.collate([pixel.forget[i] for i in range(6)]), 0.5)

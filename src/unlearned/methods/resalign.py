@@ -20,9 +20,10 @@ The fine-tuning with four images and a prior (DreamBooth) keeps the prompts of i
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unlearned.engine.adapters import Lora
@@ -66,8 +67,16 @@ class ResAlign(ObjectiveMethod, Resilience):
     harm: Literal["ascent", "esd"] = Field("ascent", description="L: the negated denoising loss, or the distance from what ESD teaches.")
     eta: float = Field(1.0, ge=0, description="η: how far ESD's target leads away from the concept.")
     alpha: float = Resilience.field("alpha", 1.6)
-    last_alpha: float | None = Resilience.field("last_alpha", 2.0)
+    last_alpha: float | None = Field(
+        2.0, ge=0, description="α that the second half of the training goes to; None, and where `alpha` is given without it: it stays."
+    )
     norm_limit: float | None = Resilience.field("norm_limit", 0.2)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_alone_stays(cls, given: Any) -> Any:
+        """The authors' way from 1.6 to 2.0 belongs to their α: another one, given alone, is meant for the whole training."""
+        return {"last_alpha": None, **given} if isinstance(given, Mapping) and "alpha" in given else given
 
     def faults(self, problem: Problem, engine: Engine) -> list[Fault]:
         """A model without the empty prompt that ESD's target needs, and fine-tunings without data or weights."""
