@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from tests.conformance.test_measurements import subject_of
 from tests.methods.oracles import LinearClassifier, softmax_rows
 from tests.methods.test_neg_grad_plus import everything
-from tests.models import bundle_of, images, layer_of, problem_of
+from tests.models import bundle_of, images, layer_of, noise_schedule, problem_of
 from unlearned.api import make_problem
 from unlearned.attacks.relearn import Relearn
 from unlearned.data.samples import union
@@ -24,6 +26,7 @@ from unlearned.errors import InputError
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import pick
+from unlearned.tasks.image_generation import Denoiser, attention_of
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,20 @@ def test_without_other_classes_there_are_no_other_data() -> None:
     [finding] = Relearn(data="other").measure(Subject(problem, bundle_of("linear", 1), [], Engine(problem.task)))
     assert finding.value is None
     assert "every class of the test set" in (finding.reason or "")
+
+
+def test_the_attention_of_a_unet_is_found_with_prompts_and_without() -> None:
+    """Against the modules that diffusers calls attention; the autoencoder has some, too, and a model without any gives everything."""
+    from diffusers import UNet2DModel
+    from diffusers.models.attention_processor import Attention
+
+    blocks: dict[str, Any] = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(4, 8), norm_num_groups=2, attention_head_dim=4, **blocks)
+    for model in (Denoiser(unet, noise_schedule()), bundle_of("stable").model):
+        layers = [name for name, layer in model.named_modules() if name.startswith("unet.") and isinstance(layer, Attention)]
+        expected = {f"{name}.to_{part}.weight" for name in layers for part in ("q", "k", "v", "out.0")}
+        assert {name for name, _ in model.named_parameters() if re.search(attention_of(model), name)} == expected != set()
+    assert attention_of(bundle_of("unet").model) == ".*"
 
 
 def test_adapters_go_beside_everything_in_a_unet_without_attention() -> None:

@@ -16,9 +16,9 @@ from unlearned.engine.batches import batch_positions, cycled
 from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import FineTuning, read_pool
 from unlearned.engine.randomness import derive_seed, seeded
-from unlearned.methods.resalign import ATTENTION, ResAlign, led_away
+from unlearned.methods.resalign import ResAlign, led_away
 from unlearned.problem import Problem
-from unlearned.tasks.image_generation import empty_condition
+from unlearned.tasks.image_generation import ATTENTION, empty_condition
 
 
 def still(kind: str) -> nn.Module:

@@ -38,7 +38,7 @@ from unlearned.attacks._regrown import Divided, Regrowth, concepts_of, divide
 from unlearned.attacks._regrown_classes import RegrownClasses
 from unlearned.attacks._regrown_images import RegrownImages, generated
 from unlearned.attacks._regrown_texts import RegrownTexts
-from unlearned.attacks.relearn import attention_of, usual_lr
+from unlearned.attacks.relearn import usual_lr
 from unlearned.data.samples import Samples
 from unlearned.engine.adapters import Lora
 from unlearned.engine.engine import frozen
@@ -54,7 +54,7 @@ from unlearned.problem import Problem
 from unlearned.records import Finding, SubjectName
 from unlearned.settings import Pattern
 from unlearned.tasks._task import DataSource
-from unlearned.tasks.image_generation import Blended, ImageGeneration, denoiser_of
+from unlearned.tasks.image_generation import Blended, ImageGeneration, attention_of, denoiser_of
 from unlearned.tasks.text_generation import TextGeneration
 
 _NOT_HELD_AGAINST = "it tells what the attack costs the model itself"

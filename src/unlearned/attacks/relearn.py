@@ -20,7 +20,6 @@ Findings: `knowledge` with the number of optimiser steps as the budget, for the 
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -45,7 +44,7 @@ from unlearned.records import Finding
 from unlearned.settings import Pattern
 from unlearned.tasks._stray_texts import benign, nearest, without_order
 from unlearned.tasks._task import DataSource
-from unlearned.tasks.image_generation import ImageGeneration
+from unlearned.tasks.image_generation import ImageGeneration, attention_of
 from unlearned.tasks.text_generation import TextGeneration
 
 Kind = Literal["forget-part", "retain", "other", "contaminated", "related", "benign", "random"]
@@ -53,13 +52,6 @@ OF_TEXTS = ("related", "benign", "random")
 MADE_UP = 200
 """Samples of data that are made up."""
 _GRID = (0, 1, 2, 5)
-ATTENTION = r"^unet\..*attn[12]\.to_(q|k|v|out\.0)\.weight$"
-"""Where adapters go in a UNet."""
-
-
-def attention_of(model: nn.Module) -> str:
-    """A pattern for the attention of a UNet; for everything in a model that has none."""
-    return ATTENTION if any(re.search(ATTENTION, name) for name, _ in model.named_parameters()) else ".*"
 
 
 def usual_lr(optimizer: str, parameters: int) -> float:

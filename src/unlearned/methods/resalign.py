@@ -39,10 +39,7 @@ from unlearned.methods._resilience import Course, Resilience, asked_of, distance
 from unlearned.problem import Problem
 from unlearned.settings import Pattern
 from unlearned.tasks._task import Batch
-from unlearned.tasks.image_generation import ImageGeneration, empty_condition
-
-ATTENTION = r"attn[12]\.to_(q|k|v|out\.0)\.weight$"
-"""Queries, keys, values and outputs of self- and cross-attention."""
+from unlearned.tasks.image_generation import ATTENTION, ImageGeneration, empty_condition
 
 
 def led_away(given: Tensor, empty: Tensor, eta: float) -> Tensor:

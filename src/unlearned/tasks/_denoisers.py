@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from unlearned.errors import Fault, InputError
+
+ATTENTION = r"^unet\..*(attn[12]|attentions\.\d+)\.to_(q|k|v|out\.0)\.weight$"
+"""Queries, keys, values and outputs of a UNet's attention: self- and cross-attention of a `UNet2DConditionModel`, that of a `UNet2DModel`."""
+
+
+def attention_of(model: nn.Module) -> str:
+    """A pattern for the attention of a UNet; for everything in a model that has none."""
+    return ATTENTION if any(re.search(ATTENTION, name) for name, _ in model.named_parameters()) else ".*"
 
 
 class Embedded(NamedTuple):

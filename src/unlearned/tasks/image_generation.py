@@ -27,7 +27,7 @@ from unlearned.data.samples import JoinedRows, MappedRows, Row, Samples
 from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.tasks import tasks
 from unlearned.tasks._captions import CAPTIONS, TOKENIZERS, captions_of, prompt_faults, tokenised
-from unlearned.tasks._denoisers import Blended, Denoiser, Embedded, denoiser_of
+from unlearned.tasks._denoisers import ATTENTION, Blended, Denoiser, Embedded, attention_of, denoiser_of
 from unlearned.tasks._images import fitted, read_images
 from unlearned.tasks._inversion import Crossing, crossing, inversion_step, invert
 from unlearned.tasks._judges import Judge, judge_of
@@ -36,6 +36,7 @@ from unlearned.tasks._sampling import ddim, empty_condition, guided, timesteps_o
 from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, Task, model_source, stack
 
 __all__ = [
+    "ATTENTION",
     "Blended",
     "Crossing",
     "Denoiser",
@@ -43,6 +44,7 @@ __all__ = [
     "ImageGeneration",
     "Noised",
     "assemble",
+    "attention_of",
     "crossing",
     "ddim",
     "denoiser_of",
