@@ -18,6 +18,7 @@ from tests.conformance.test_measurements import subject_of
 from tests.models import bits, bundle_of, digits, images, prompt_tokenizer, same_bits
 from unlearned.api import make_problem
 from unlearned.attacks._curves import knowledge_of
+from unlearned.attacks._elsewhere import Elsewhere
 from unlearned.attacks._regrown import arcs, divide
 from unlearned.attacks._regrown_classes import seen_as
 from unlearned.attacks._regrown_texts import begun, written
@@ -27,9 +28,10 @@ from unlearned.engine.adapters import Lora, with_adapter
 from unlearned.engine.bank import Kept
 from unlearned.engine.engine import Engine
 from unlearned.engine.training import Training, train
+from unlearned.evidence.distances import frechet
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
-from unlearned.records import LABEL, pick
+from unlearned.records import LABEL, SubjectName, pick
 from unlearned.tasks._interpolation import slerp
 from unlearned.tasks._texts import IGNORED
 from unlearned.tasks.image_generation import Blended, Denoiser, ImageGeneration, denoiser_of
@@ -109,17 +111,52 @@ def test_training_starts_from_the_attacked_model_and_moves_its_attention_alone()
 
 @pytest.mark.parametrize("blend", [0.0, 1.0])
 def test_what_the_attack_costs_elsewhere_is_told(blend: float) -> None:
-    """A naive mean over the test set; without any share of the adapter nothing is lost."""
-    subject = subject_of("pixel", references=0)
-    task, model, test = subject.engine.task, subject.unlearned.model, subject.problem.test
-    with torch.no_grad():
-        mean = float(task.utility(model, task.collate([test[i] for i in range(len(test))])).double().mean())
+    """Naive means over the test images of other classes, and distances of what is drawn for them; without any share of the adapter nothing is lost."""
+    subject = subject_of("pixel", references=1)
+    task: Any = subject.engine.task
+    test, forgotten = subject.problem.test, set(subject.problem.forget.fact("label"))
+    others = [test[i] for i in range(len(test)) if test.fact("label")[i] not in forgotten]
+    assert 2 < len(others) < len(test)
+    batch = task.collate(others)
     findings = Memora(**SMALL, blend=blend).measure(subject)
-    [before], [after] = (pick(findings, metric=metric) for metric in ("utility_before", "utility_after"))
-    assert before.value == pytest.approx(mean)
-    assert (before.split, before.subject) == ("test", "unlearned")
-    assert after.value is not None
-    assert after.value == before.value if blend == 0 else 0 <= after.value <= 1
+    attacked: list[tuple[SubjectName, nn.Module]] = [("unlearned", subject.unlearned.model), ("reference", subject.references[0].bundle.model)]
+    for who, model in attacked:
+        with torch.no_grad():
+            images, mean = task.images(model, batch), float(task.utility(model, batch).double().mean())
+        drawn, true = (task.the_judge.features(several).double().numpy() for several in (images, (batch["pixel_values"] + 1) / 2))
+        for metric, value in (("utility", mean), ("frechet", frechet(drawn, true))):
+            [before], [after] = (pick(findings, metric=f"{metric}_{ending}", subject=who) for ending in ("before", "after"))
+            assert before.split == after.split == "test-rest"
+            assert before.value == pytest.approx(value)
+            assert after.value == pytest.approx(before.value) if blend == 0 else after.value is not None
+    assert pick(findings, metric="utility_before", subject="unlearned")[0].gap is not None
+
+
+@pytest.mark.parametrize(("kind", "split"), [("linear", "test-rest"), ("gpt2", "test")])
+def test_what_comes_back_is_not_counted_as_what_is_kept(kind: str, split: str) -> None:
+    """Of classifiers test samples of other classes count, whether the model was measured before or not; texts have no classes, and all count."""
+    subject = subject_of(kind, references=0)
+    task, test, forget = subject.engine.task, subject.problem.test, subject.problem.forget
+    kept = [True] * len(test) if kind == "gpt2" else [label not in set(forget.fact("label")) for label in test.fact("label")]
+    elsewhere = Elsewhere(subject, "memora")
+    for model in (subject.unlearned.model, bundle_of(kind, 7).model):
+        with torch.no_grad():
+            expected = task.utility(model, task.collate([test[i] for i, chosen in enumerate(kept) if chosen])).numpy()
+        look = elsewhere.look(model)
+        assert look is not None
+        assert look.features is None
+        assert look.utility == pytest.approx(expected, abs=1e-6)
+    looks = elsewhere.look(subject.unlearned.model), look
+    before, after = elsewhere.findings([("unlearned", looks)])
+    assert [(f.metric, f.split, f.n) for f in (before, after)] == [(f"utility_{ending}", split, sum(kept)) for ending in ("before", "after")]
+
+
+def test_where_every_class_is_forgotten_nothing_is_left_to_measure() -> None:
+    train = images(0, 60)
+    problem = make_problem(bundle_of("linear"), train=train, test=images(100, 16), forget=train["id"][:40])
+    elsewhere = Elsewhere(Subject(problem, bundle_of("linear", 1), [], Engine(problem.task)), "memora")
+    assert elsewhere.look(problem.original.model) is None
+    assert [f.reason for f in elsewhere.findings([("unlearned", (None, None))])] == ["every class of the test set occurs in the forget set"] * 2
 
 
 @pytest.mark.parametrize("kind", ["pixel", "stable-xl"])

@@ -19,13 +19,14 @@ from tests.conformance.test_measurements import subject_of
 from tests.models import problem_of, prompt_tokenizer
 from unlearned.api import conclude
 from unlearned.attacks.relearn import Relearn
-from unlearned.audits.generation import Generation, frechet
+from unlearned.audits.generation import Generation
 from unlearned.audits.image_scores import ImageScores
 from unlearned.engine.adapters import Lora
 from unlearned.engine.engine import Engine
 from unlearned.engine.settings import Optimisation
 from unlearned.engine.training import Fashion, relearnt
 from unlearned.errors import InputError
+from unlearned.evidence.distances import frechet
 from unlearned.evidence.pictures import first_of_each, show, strip
 from unlearned.evidence.subject import Subject
 from unlearned.evidence.verdict import Limits

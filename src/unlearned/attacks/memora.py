@@ -19,7 +19,8 @@ as label. Language models: the model is given a question and the first `share` o
 at `depth` is put between those of the two references, and it goes on by itself. Adapters go beside all linear layers and convolutions.
 Findings: `knowledge` with the steps as budget and `retention`; `recovery`, `half_recovery_steps`, `recovery_area` and `label_long_term_probability`: whether it
 comes back at least twice as fast as in models that never knew, under the same attack on the same references (see `_recovery.py`; this measure is ours).
-`utility_before`, `utility_after`: what the unlearned model is good for on the test set, before the attack and after its last step.
+`utility_before`, `utility_after`: what a model is good for on the test samples outside the forgotten classes (`test-rest`), before the attack and after its
+last step; `frechet_before`, `frechet_after`: the Fréchet distance of what it draws for them from true images, on the features of the task's judge (not FID).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from torch import Tensor, nn
 
 from unlearned.attacks import attacks
 from unlearned.attacks._attack import Attack
-from unlearned.attacks._curves import SampleCurves, curves_of, findings_of_knowledge, knowledge_of, mean_of
+from unlearned.attacks._curves import SampleCurves, curves_of, findings_of_knowledge, knowledge_of
+from unlearned.attacks._elsewhere import Elsewhere, Look
 from unlearned.attacks._recovery import GRID, findings_of_recovery
 from unlearned.attacks._regrown import Divided, Regrowth, concepts_of, divide
 from unlearned.attacks._regrown_classes import RegrownClasses
@@ -46,18 +48,17 @@ from unlearned.engine.files import atomic_directory
 from unlearned.engine.settings import Optimisation
 from unlearned.engine.training import Fashion, relearnt
 from unlearned.errors import DivergedError, Fault, InputError, raise_faults
-from unlearned.evidence.comparison import Measured, absent, compare
+from unlearned.evidence.comparison import absent
 from unlearned.evidence.pictures import show
 from unlearned.evidence.statistics import Array
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
-from unlearned.records import Finding, SubjectName
+from unlearned.records import Finding
 from unlearned.settings import Pattern
 from unlearned.tasks._task import DataSource
 from unlearned.tasks.image_generation import Blended, ImageGeneration, attention_of, denoiser_of
 from unlearned.tasks.text_generation import TextGeneration
 
-_NOT_HELD_AGAINST = "it tells what the attack costs the model itself"
 FEWEST = "no concept of the forget set has three samples, so that there is no pair of references with something left to measure"
 
 
@@ -150,14 +151,13 @@ class Memora(Attack):
         if not len(material.references) or not len(material.rest):
             return [absent(self.name, "knowledge", material.split, FEWEST, unit="share", kind="attack")]
 
-        elsewhere: list[Finding] = []
+        elsewhere, looks = Elsewhere(subject, self.name), dict[int, tuple[Look | None, Look | None]]()
 
         def curve(model: nn.Module) -> list[Array]:
             if model is subject.problem.original.model:
                 return [knowledge_of(subject, model, material.rest)]
             made, points = self.attacked(subject, model, material)
-            if model is subject.unlearned.model:
-                elsewhere.extend(self._elsewhere(subject, model, self._asked(model, made)))
+            looks[id(model)] = elsewhere.look(model), elsewhere.look(self._asked(model, made))
             return points
 
         try:
@@ -165,16 +165,8 @@ class Memora(Attack):
         except DivergedError as error:
             reason = f"the attack itself diverged ({str(error).partition(':')[0]}); give it a lower lr"
             return [absent(self.name, "knowledge", material.split, reason, unit="share", kind="attack")]
-        return [*elsewhere, *self.concluded(subject, material, curves)]
-
-    def _elsewhere(self, subject: Subject, before: nn.Module, after: nn.Module) -> list[Finding]:
-        """The usefulness of the unlearned model before the attack and after all of its steps: a model that was broken on the way regrew nothing."""
-        found: list[Finding] = []
-        for metric, model in (("utility_before", before), ("utility_after", after)):
-            value = mean_of(subject.value(subject.engine.task.utility, "test", model).numpy())
-            measured: dict[SubjectName, list[Measured]] = {"unlearned": [value]}
-            found += compare(self.name, metric, "test", measured, unit="share", direction="none", kind="attack", no_reference=_NOT_HELD_AGAINST)
-        return found
+        attacked = [(who, looks[id(model)]) for who, model in subject.models() if id(model) in looks]
+        return [*elsewhere.findings(attacked), *self.concluded(subject, material, curves)]
 
     def concluded(self, subject: Subject, material: Divided, curves: SampleCurves) -> list[Finding]:
         """What curves of all models come to; of the original the first point suffices."""

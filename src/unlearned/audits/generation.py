@@ -24,6 +24,7 @@ from unlearned.audits._audit import Audit
 from unlearned.data.samples import Samples
 from unlearned.errors import Fault, InputError
 from unlearned.evidence.comparison import Measured, absent, compare
+from unlearned.evidence.distances import frechet
 from unlearned.evidence.pictures import first_of_each, show
 from unlearned.evidence.statistics import t_interval, wilson
 from unlearned.evidence.subject import Subject
@@ -41,16 +42,6 @@ _METRICS = {
     "retain_accuracy": "retain",
     "frechet": "retain",
 }
-
-
-def frechet(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """‖μ_1 − μ_2‖² + Tr(Σ_1 + Σ_2 − 2 (Σ_1 Σ_2)^{1/2}) of two samples of features, (N, D) and (M, D), N, M ≥ 2; 0 or larger."""
-    means, covariances = zip(*((x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False))) for x in (left, right)), strict=True)
-    values, vectors = np.linalg.eigh(covariances[0])
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    # Σ_1 Σ_2 has the eigenvalues of the symmetric Σ_1^{1/2} Σ_2 Σ_1^{1/2}.
-    cross = np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root).clip(min=0)).sum()
-    return max(0.0, float(((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * cross))
 
 
 @audits.register("generation")

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
-from unlearned.audits.generation import frechet
 from unlearned.data.samples import Samples
 from unlearned.errors import Fault, InputError
 from unlearned.evidence.comparison import Measured, absent, compare
+from unlearned.evidence.distances import frechet
 from unlearned.evidence.statistics import t_interval, wilson
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem

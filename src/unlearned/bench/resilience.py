@@ -27,7 +27,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unlearned.api import forget
-from unlearned.audits.generation import frechet
 from unlearned.bench import suites
 from unlearned.bench._images import require_images
 from unlearned.bench._pictures import DIGITS, HELD_OUT, PicturesName, pictures
@@ -40,6 +39,7 @@ from unlearned.engine.finetuning import FineTuning, Pool, read_pool
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.engine.training import Trained, Training, relearnt
 from unlearned.errors import DivergedError
+from unlearned.evidence.distances import frechet
 from unlearned.methods import methods
 from unlearned.problem import Problem
 from unlearned.records import BenchRow
