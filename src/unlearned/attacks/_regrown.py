@@ -63,6 +63,16 @@ def arcs(points: int) -> list[float]:
     return [i / (points - 1) for i in range(points)]
 
 
+def point_by_point(rows: Sequence[Sequence[Row]], points: int) -> list[Row]:
+    """Rows of batches of whole pairs, in each of which the first point of all pairs comes first, in one order however pairs were batched: point by point.
+
+    Args:
+        rows: of each batch.
+        points: of each pair.
+    """
+    return [row for point in range(points) for batch in rows for row in batch[point * len(batch) // points : (point + 1) * len(batch) // points]]
+
+
 def made_of(rows: Sequence[Row], name: str) -> Samples:
     """Samples in memory, with the columns that all rows have, and their labels as facts."""
     columns = {key: [row[key] for row in rows] for key in rows[0] if isinstance(rows[0][key], Tensor)} if rows else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearned.attacks._regrown import arcs, concepts_of, made_of
+from unlearned.attacks._regrown import arcs, concepts_of, made_of, point_by_point
 from unlearned.data.samples import Row, Samples
 from unlearned.engine.engine import evaluating, on_device
 from unlearned.engine.randomness import derive_seed, seeded
@@ -71,25 +71,26 @@ class RegrownImages:
     def __call__(self, subject: Subject, model: nn.Module, references: Samples) -> Samples:
         task = subject.engine.task
         assert isinstance(task, ImageGeneration)
-        with on_device(model, subject.engine.device), evaluating(model), torch.no_grad(), seeded(derive_seed(subject.engine.seed, "memora", "encode")):
-            made = [row for batch in self._batches(subject, references) for row in self._of_pairs(task, model, batch)]
+        size = 2 * max(1, subject.engine.compute.batch_size // self.points)  # whole pairs, so that at most `batch_size` images are denoised at once
+        with on_device(model, subject.engine.device), evaluating(model), torch.no_grad():
+            batches = enumerate(subject.engine.batches(references, size))
+            made = point_by_point([self._of_pairs(subject, task, model, batch, number * size) for number, batch in batches], self.points)
         if self.flip:
             made += [{**row, "pixel_values": row["pixel_values"].flip(-1)} for row in made]
         return made_of([{name: value.cpu() for name, value in row.items()} for row in made], "regrown")
 
-    def _batches(self, subject: Subject, references: Samples) -> list[dict[str, Tensor]]:
-        """Whole pairs, so that at most `batch_size` images are denoised at once."""
-        size = 2 * max(1, subject.engine.compute.batch_size // self.points)
-        return list(subject.engine.batches(references, size))
-
-    def _of_pairs(self, task: ImageGeneration, model: nn.Module, batch: dict[str, Tensor]) -> list[Row]:
+    def _of_pairs(self, subject: Subject, task: ImageGeneration, model: nn.Module, batch: dict[str, Tensor], first_of_all: int) -> list[Row]:
         inner = denoiser_of(model)
         where = crossing(self.steps, self.start, aligned=self.aligned)
-        z = inner.encode(batch["pixel_values"], drawn=self.drawn)
+        latents = []
+        for number, image in enumerate(batch["pixel_values"], first_of_all):
+            # Each from a seed of its own: a draw does not depend on what is drawn before it.
+            with seeded(derive_seed(subject.engine.seed, "memora", "encode", number)):
+                latents.append(inner.encode(image[None], drawn=self.drawn))
+        z = torch.cat(latents)
         condition = task.condition(model, batch)
         states = invert(model, z, condition, steps=self.steps, guidance=self.inversion_guidance, last=where.taken)[-1]
         between = torch.cat([slerp(states[0::2], states[1::2], u) for u in arcs(self.points)])
         first = {name: value[0::2].repeat(self.points, *[1] * (value.ndim - 1)) for name, value in batch.items() if name != "pixel_values"}
-        latents = ddim(model, between, task.condition(model, first), steps=self.steps, guidance=self.guidance, begin=self.start)
-        images = inner.decode(latents)
+        images = inner.decode(ddim(model, between, task.condition(model, first), steps=self.steps, guidance=self.guidance, begin=self.start))
         return [{"pixel_values": image} | {name: value[i] for name, value in first.items()} for i, image in enumerate(images)]
