@@ -174,6 +174,44 @@ def test_dropout_by_the_mode_of_the_whole_is_off_in_rehearsals() -> None:
     assert torch.equal(problem.task.outputs(stage.model, batch), problem.task.outputs(stage.model, batch))
 
 
+@pytest.mark.parametrize("adapted", [False, True], ids=["weights", "adapters"])
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_of_a_model_in_bfloat16_it_is_the_hypergradient_of_the_same_model_in_float32(kind: str, adapted: bool) -> None:
+    """And the fine-tuning, whose steps are far below what bfloat16 resolves, moves the weights."""
+    problem, engine = problem_of("gpt2"), Engine(problem_of("gpt2").task)
+    batch = next(engine.batches(problem.forget))
+    tuning = FineTuning(id="one", kind=kind, lr=1e-5, optimizer="adam", steps=2, batch_size=4)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        original = bundle_of("gpt2").model.to(torch.bfloat16).to(dtype)
+        model: nn.Module = original
+        if adapted:
+            with seeded(0):
+                model = with_adapter(original, Lora(rank=2, start="small"), ".*")
+        rehearsal = Rehearsal(engine, model, original, (tuning,), problem.retain, problem.forget)
+        found.append(rehearsal.through(model, tuning, lambda asked: engine.task.losses(asked, batch).mean(), Proximal(gamma=1e-3), seed=0))
+        [stage] = rehearsal._stages.values()
+        before, after = torch.cat([p.detach().float().flatten() for p in model.parameters()]), torch.cat([p.detach().flatten() for p in stage.tuned])
+        if kind == "full" and not adapted:
+            assert float((after != before).double().mean()) > 0.5
+        assert all(p.dtype == torch.float32 for p in stage.tuned)
+    half, full = found
+    assert half.value == pytest.approx(full.value, rel=1e-5)
+    assert not half.solution.given_up
+    for left, right in zip(half.gradient, full.gradient, strict=True):
+        torch.testing.assert_close(left.float(), right, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["weights", "adapters"])
+def test_a_model_in_bfloat16_is_made_resilient_in_its_own_precision(lora: dict[str, Any] | None) -> None:
+    pool = (FineTuning(id="full", lr=1e-3, batch_size=4), FineTuning(id="lora", kind="lora", lr=1e-3, batch_size=4))
+    problem = problem_of("gpt2", model=bundle_of("gpt2").model.to(torch.bfloat16))
+    inner = {"name": "npo", "epochs": 1, "batch_size": 3, "lr": 0.01, "lora": lora}
+    done = forget(problem, Resilient(inner=inner, alpha=1.0, gamma=0.1, pool=pool)).model
+    assert {p.dtype for p in done.parameters()} == {torch.bfloat16}
+    assert not same_bits(bits(done), bits(problem.original.model))
+
+
 def test_patterns_of_a_pool_are_of_plain_names_also_within_adapters() -> None:
     problem = problem_of("gpt2")
     model = with_adapter(problem.original.model, Lora(rank=2), ".*")

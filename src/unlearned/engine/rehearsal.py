@@ -57,7 +57,8 @@ class Rehearsal:
     """A pool of fine-tunings, ready to be carried out from whatever weights a model in training has.
 
     Every rehearsal begins at those weights with an optimiser of its own, and is a function of them, the fine-tuning and a seed. Dropout is off and batch
-    normalisation keeps its statistics, so that losses are functions of the weights.
+    normalisation keeps its statistics, so that losses are functions of the weights. Weights of half precision are held in float32: small steps would be rounded
+    away there, and products with the Hessian would be noise.
 
     Args:
         engine: computes.
@@ -79,19 +80,21 @@ class Rehearsal:
         self._data = _data_of(pool, retain, engine.seed)
         shared: dict[str, nn.Module] = {}
 
-        def plain(of: nn.Module) -> nn.Module:
-            return shared.setdefault("plain", copy.deepcopy(of).to(engine.device))
+        def held(name: str, of: nn.Module) -> nn.Module:
+            if name not in shared:
+                shared[name] = _in_full(copy.deepcopy(of).to(engine.device))
+            return shared[name]
 
         self._stages: dict[str, _Stage] = {}
         for tuning in pool:
             if tuning.kind == "lora" and is_adapted(model):
-                self._stages[tuning.id] = _Same(shared.setdefault("adapted", copy.deepcopy(model).to(engine.device)), tuning.parameters)
+                self._stages[tuning.id] = _Same(held("adapted", model), tuning.parameters)
             elif tuning.kind == "lora":
-                self._stages[tuning.id] = _Beside(plain(model), tuning, derive_seed(engine.seed, "adapter", tuning.id))
+                self._stages[tuning.id] = _Beside(held("plain", model), tuning, derive_seed(engine.seed, "adapter", tuning.id))
             elif is_adapted(model):
-                self._stages[tuning.id] = _Merged(plain(original), original, tuning.parameters)
+                self._stages[tuning.id] = _Merged(held("plain", original), original, tuning.parameters)
             else:
-                self._stages[tuning.id] = _Same(plain(model), tuning.parameters)
+                self._stages[tuning.id] = _Same(held("plain", model), tuning.parameters)
 
     def through(
         self, model: nn.Module, tuning: FineTuning, outer: Asked, how: Proximal, seed: int, *, weight: float = 1.0, limit: Limit | None = None
@@ -266,13 +269,22 @@ class _Merged(_Stage):
 
     def back(self, gradient: Tensors) -> Tensors:
         """dW/dA and dW/dB of W + (α/r) B A."""
-        found = torch.autograd.grad(list(self._updates.values()), self._factors, gradient, retain_graph=True, materialize_grads=True)
+        whole = [part.to(update) for part, update in zip(gradient, self._updates.values(), strict=True)]
+        found = torch.autograd.grad(list(self._updates.values()), self._factors, whole, retain_graph=True, materialize_grads=True)
         return list(found)
 
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:
     """Names of the trainable parameters whose plain name matches."""
     return [name for name, p in model.named_parameters() if p.requires_grad and re.search(pattern, plain_name(name))]
+
+
+def _in_full(model: nn.Module) -> nn.Module:
+    """The same model, with what it holds in half precision held in float32."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        if tensor.dtype in {torch.bfloat16, torch.float16}:
+            tensor.data = tensor.data.float()
+    return model
 
 
 def _take_over(model: nn.Module, source: nn.Module) -> None:
