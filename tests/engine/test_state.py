@@ -16,7 +16,7 @@ from unlearned.engine.checkpoints import load_state, save_state
 from unlearned.engine.files import atomic_directory, sweep, write_text
 from unlearned.engine.loop import only
 from unlearned.engine.meter import Meter
-from unlearned.engine.randomness import derive_seed, generator_states, restore_generators, seeded
+from unlearned.engine.randomness import derive_seed, generator_states, replaying, restore_generators, seeded
 from unlearned.errors import InputError
 from unlearned.records import Cost
 
@@ -163,3 +163,29 @@ def test_only_some_parameters_require_gradients_for_a_while() -> None:
     with only(model, r"^(0|8)\."):
         assert [name for name, p in model.named_parameters() if p.requires_grad] == ["0.bias", "8.weight", "8.bias"]
     assert [p.requires_grad for p in model.parameters()] == before
+
+
+def test_the_generator_of_an_apple_gpu_is_put_back_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stand-in for a device that is not here: one state, which `torch.manual_seed` and draws change."""
+    state = torch.tensor([1, 2, 3], dtype=torch.uint8)
+
+    def draw() -> None:
+        state.add_(1)
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", state.clone)
+    monkeypatch.setattr(torch.mps, "set_rng_state", state.copy_)
+    states = generator_states()
+    draw()
+    with replaying(states):
+        assert state.tolist() == [1, 2, 3]
+        draw()
+    assert state.tolist() == [2, 3, 4]
+    with seeded(0):
+        draw()
+    assert state.tolist() == [2, 3, 4]
+    model, optimizer = trained(Adam, steps=1)
+    save_state(tmp_path / "c", model, optimizer, {"step": 1})
+    draw()
+    load_state(tmp_path / "c", model, optimizer)
+    assert state.tolist() == [2, 3, 4]

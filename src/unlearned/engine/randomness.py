@@ -22,6 +22,7 @@ def derive_seed(seed: int, *purpose: object) -> int:
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, numpy and torch; put their states back afterwards."""
     python, numpy = random.getstate(), np.random.get_state()  # other libraries draw from this one
+    apple = _apple_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         random.seed(seed)
         np.random.seed(seed)
@@ -31,6 +32,8 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+            for state in apple.values():  # `manual_seed` seeds it, `fork_rng` leaves it out
+                torch.mps.set_rng_state(state)
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def replaying(states: dict[str, Tensor]) -> Iterator[None]:
 
 
 def generator_states() -> dict[str, Tensor]:
-    """States of the global generators of torch, numpy and Python, as tensors (whole numbers below 2³² are exact in float64)."""
+    """States of the global generators of torch (of every device), numpy and Python, as tensors (whole numbers below 2³² are exact in float64)."""
     numpy = np.random.get_state(legacy=False)
     keys = [*np.asarray(numpy["state"]["key"]).tolist(), numpy["state"]["pos"], numpy["has_gauss"], numpy["gauss"]]
     _, words, gauss = random.getstate()
@@ -54,7 +57,7 @@ def generator_states() -> dict[str, Tensor]:
         "numpy": torch.tensor(keys, dtype=torch.float64),
         "python": torch.tensor([*words, float("nan") if gauss is None else gauss], dtype=torch.float64),
     }
-    return states | {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])}
+    return states | _apple_state() | {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])}
 
 
 def restore_generators(states: dict[str, Tensor]) -> None:
@@ -67,3 +70,9 @@ def restore_generators(states: dict[str, Tensor]) -> None:
     for name, state in states.items():
         if name.startswith("cuda"):
             torch.cuda.set_rng_state(state, int(name.removeprefix("cuda")))
+        elif name == "mps":
+            torch.mps.set_rng_state(state)
+
+
+def _apple_state() -> dict[str, Tensor]:
+    return {"mps": torch.mps.get_rng_state()} if torch.backends.mps.is_available() else {}
