@@ -17,8 +17,9 @@ from unlearned.engine.engine import Engine
 from unlearned.engine.finetuning import FineTuning, read_pool
 from unlearned.engine.randomness import derive_seed, seeded
 from unlearned.methods.resalign import ResAlign, led_away
+from unlearned.methods.resilient import Resilient
 from unlearned.problem import Problem
-from unlearned.tasks.image_generation import ATTENTION, empty_condition
+from unlearned.tasks.image_generation import ATTENTION, ImageGeneration, denoiser_of, empty_condition
 
 
 def still(kind: str) -> nn.Module:
@@ -137,3 +138,31 @@ def test_a_pool_is_checked_before_anything_is_made(pixel: Problem) -> None:
     pool = (FineTuning(id="column", where="colour == 1"), FineTuning(id="elsewhere", kind="lora", parameters="conv"), FineTuning(id="fine", kind="lora"))
     found = ResAlign(pool=pool).faults(pixel, Engine(pixel.task))
     assert [fault.field for fault in found] == ["method.pool.column.where", "method.pool.elsewhere.parameters"]
+
+
+@pytest.mark.parametrize(("noise", "anew"), [("shared", set()), ("epsilon", {"noise"}), ("independent", {"noise", "latents", "timesteps"})])
+def test_what_is_drawn_anew_after_fine_tuning(noise: str, anew: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside an autoencoder, from which latents are drawn: z = (z_t − √(1−ᾱ) ε) / √ᾱ of the forget batch, now and after."""
+    problem = problem_of("stable", model=still("stable"))
+    drawn: list[dict[str, Tensor]] = []
+    noised = ImageGeneration.noised
+
+    def watched(self: ImageGeneration, model: nn.Module, batch: Any, at: Any = None) -> Any:
+        found = noised(self, model, batch, at)
+        if len(batch["labels"]) == 6 and at is None:  # of the forget set, in training
+            kept = denoiser_of(model).alphas_cumprod[found.timesteps][:, None, None, None]
+            latents = (found.noisy - (1 - kept).sqrt() * found.target) / kept.sqrt()
+            drawn.append({"noise": found.target, "latents": latents, "timesteps": found.timesteps})
+        return found
+
+    monkeypatch.setattr(ImageGeneration, "noised", watched)
+    pool = (FineTuning(id="one", steps=1, batch_size=2, lr=1e-3),)
+    forget(problem, ResAlign(noise=noise, alpha=0.0, norm_limit=None, iterations=1, pool=pool, steps=1, forget_batch_size=6, **PLAIN))
+    now, after = drawn
+    assert {name for name, value in now.items() if not torch.allclose(value, after[name], rtol=1e-3, atol=1e-3)} == anew
+
+
+def test_only_diffusion_models_have_that_noise() -> None:
+    problem = problem_of("plain")
+    [fault] = Resilient(inner="gradient-ascent", noise="epsilon").faults(problem, Engine(problem.task))
+    assert fault.field == "method.noise"

@@ -23,7 +23,7 @@ from unlearned.methods._method import ObjectiveMethod
 from unlearned.methods._tally import Tally
 from unlearned.problem import Problem
 from unlearned.tasks._task import Batch
-from unlearned.tasks.image_generation import ImageGeneration
+from unlearned.tasks.image_generation import EPSILON, ImageGeneration
 
 Distance = Callable[[nn.Module, Batch], Tensor]
 """How far a model's answers are from the original's on a retain batch: a scalar."""
@@ -94,9 +94,10 @@ class Resilience(Proximal):
     pool: str | Pool = Field("resalign", description="The fine-tunings: the name of a pool that comes with the package, a YAML file, or a list of them.")
     rehearsals: int = Field(3, ge=1, description="How many fine-tunings of the pool are rehearsed at each step, drawn without replacement; at most all.")
     norm_limit: float | None = Field(None, gt=0, description="A gradient with a larger norm is damped like one that diverges; None: any is taken.")
-    noise: Literal["shared", "independent"] = Field(
+    noise: Literal["shared", "epsilon", "independent"] = Field(
         "shared",
-        description="Whether a loss that draws noise draws the same now and after fine-tuning; independent: all of it anew (the authors' code: ε alone).",
+        description="What a loss that draws noise draws after fine-tuning. shared: the same as now. epsilon: of diffusion models the same latents and "
+        "timesteps, and ε anew (the authors' code). independent: all of it anew.",
     )
 
     @property
@@ -191,12 +192,19 @@ class Course:
                 return direct
 
             def after(tuned: nn.Module) -> Tensor:
-                with replaying(states) if how.noise == "shared" else seeded(self._seed("noise")):
-                    return objective(tuned, forget, retain)
+                with seeded(self._seed("noise")) if how.noise == "independent" else replaying(states):
+                    return objective(tuned, self._drawn_anew(forget, "forget"), self._drawn_anew(retain, "retain"))
 
             return self._with_rehearsals(model, direct, after, beta, now.detach())
 
         return loss
+
+    def _drawn_anew(self, batch: Batch, name: str) -> Batch:
+        """With seeds for the noise of each sample, if that is to be another one after fine-tuning."""
+        if self._how.noise != "epsilon" or not batch:
+            return batch
+        generator = torch.Generator().manual_seed(self._seed("epsilon", name))
+        return batch | {EPSILON: torch.randint(2**62, (len(batch["pixel_values"]),), generator=generator)}
 
     def _with_rehearsals(self, model: nn.Module, direct: Tensor, after: Callable[[nn.Module], Tensor], beta: float, now: Tensor) -> Tensor:
         how, weights = self._how, [p for p in model.parameters() if p.requires_grad]

@@ -9,12 +9,11 @@ Defaults of the authors: rank-4 adapters on queries, keys, values and outputs of
 decay 0.01; β 0.8; α 1.6 for the first half, then towards 2.0 along a sigmoid; γ 1, K 5; three of fifteen fine-tunings at each step; a forget batch of 1
 beside a retain batch of 4; gradients with a norm above 0.2 are damped, at most five times, then only the direct gradient is followed.
 Deviations: each fine-tuning of the pool has data of its own, begins at θ, and has a fresh optimiser; in the code three share a name and with it their data, and
-Adam keeps its moments. Full fine-tuning is differentiated in the merged weights and carried back to the factors by the chain rule; the code projects the
-fine-tuned weights on rank 4 first. The same noise at θ and at w_j (in the code the same latents and timesteps, and ε anew; `noise: independent` draws
-all of it anew). A retry uses the same batch. Where the direct gradient alone is above the limit of norms nothing is rehearsed; in the code all retries fail
-there, unless the two gradients cancel. What divergence is, see `guard`. The factor 0.3 on the gradient, which AdamW undoes, is left out. What `harm: esd`
-leads away from is the empty prompt; the code has a setting for it.
-The fine-tuning with four images and a prior (DreamBooth) keeps the prompts of its samples, where the code has one fixed prompt.
+Adam keeps its moments. Full fine-tuning is differentiated in the merged weights and carried back to the factors by the chain rule; the code projects the fine-
+tuned weights on rank 4 first. The same noise at θ and at w_j; in the code, as with `noise: epsilon`, the same latents and timesteps, and ε anew. A retry uses
+the same batch. Where the direct gradient alone is above the limit of norms nothing is rehearsed; in the code all retries fail there, unless the two gradients
+cancel. What divergence is, see `guard`. The factor 0.3 on the gradient, which AdamW undoes, is left out. What `harm: esd` leads away from is the empty prompt;
+the code has a setting for it. The fine-tuning with four images and a prior (DreamBooth) keeps the prompts of its samples, where the code has one fixed prompt.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from unlearned.methods import methods
 from unlearned.methods._method import Method, ObjectiveMethod
 from unlearned.methods._resilience import Course, Resilience, distance_from_original
 from unlearned.problem import Problem
+from unlearned.tasks.image_generation import ImageGeneration
 
 
 @methods.register("resilient")
@@ -84,6 +85,8 @@ class Resilient(Method, Resilience):
         with collecting(found):
             adapted = method.adapted(problem)
         found = [fault._replace(field=fault.field.replace("method.", "method.inner.", 1)) for fault in found]
+        if self.noise == "epsilon" and not isinstance(engine.task, ImageGeneration):
+            found.append(Fault("method.noise", "'epsilon' is about the noise of a diffusion model, which this model is not.", "Use shared or independent."))
         return found + pool_faults(read_pool(self.pool), problem.original.model, adapted, problem.retain, engine.seed)
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:

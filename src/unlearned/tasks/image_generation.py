@@ -37,6 +37,7 @@ from unlearned.tasks._task import Batch, Bundle, Data, DataSource, ModelSource, 
 
 __all__ = [
     "ATTENTION",
+    "EPSILON",
     "Blended",
     "Crossing",
     "Denoiser",
@@ -57,6 +58,8 @@ __all__ = [
     "timesteps_of",
 ]
 
+EPSILON = "epsilon_seed"
+"""Column of a batch with seeds (B,) of the noise that is drawn in training."""
 _EVALUATED_AT = (0.1, 0.35, 0.6, 0.85)
 """Share of the noise schedule at which losses are measured."""
 
@@ -234,12 +237,14 @@ class ImageGeneration(Task):
             model: gives schedule and autoencoder; may be wrapped.
             batch: samples.
             at: where in the schedule, in [0, 1), one for all or (B,), with the noise that is each sample's own; None: timestep and noise are drawn from
-                torch's global generator.
+                torch's global generator; from seeds `EPSILON` of the batch, where it has any, the noise, and everything else as without them.
         """
         inner = denoiser_of(model)
         latents = inner.encode(batch["pixel_values"])
         if at is None:
             noise = torch.randn_like(latents)
+            if EPSILON in batch:
+                noise = own_noise(batch[EPSILON], latents.shape[1:]).to(latents)
             position = torch.rand(len(latents), device=latents.device)
         else:
             noise = own_noise(batch["noise_seed"], latents.shape[1:]).to(latents)
