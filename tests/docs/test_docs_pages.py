@@ -23,8 +23,11 @@ from tests.docs.test_docs_examples import without_numbers
 from unlearned.attacks import attacks
 from unlearned.audits import audits
 from unlearned.bench import suites
+from unlearned.bench.resilience import CONTENDERS, pool_of
+from unlearned.engine.finetuning import read_pool
 from unlearned.influence import scores
 from unlearned.methods import methods
+from unlearned.methods.resalign import ResAlign
 from unlearned.pipeline import load_problem
 
 DOCS = ROOT / "docs"
@@ -213,6 +216,15 @@ def test_recipes_in_pages_parse() -> None:
     unlearned.parse_recipe(whole)
     for recipe in others:
         unlearned.parse_recipe({**whole, **recipe})  # a page may show only what it speaks of
+
+
+def test_settings_for_small_diffusion_models_are_those_of_the_suite() -> None:
+    [shown] = re.findall(r"```yaml\n(method:\n  name: resalign\n.*?)```", (DOCS / "image-generation.md").read_text(encoding="utf-8"), re.DOTALL)
+    name, settings = CONTENDERS["resalign"]
+    given = yaml.safe_load(shown)["method"]
+    assert given.pop("name") == name
+    assert ResAlign(**given) == ResAlign(**settings, pool="small-models")
+    assert read_pool("small-models") == pool_of("resalign")
 
 
 def built_by_make(sources: list[Path], site: Path) -> bool:

@@ -3,6 +3,8 @@
 Paper: Li et al. 2025, "ResAlign", NeurIPS 2025, arXiv 2507.16302: an unsafe concept of Stable Diffusion 1.4, fine-tuned on DreamBench++ and DiffusionDB.
 What differs: everything is small, and the concept is a digit or a garment. A UNet of 0.2 million weights draws 8 x 8 digits of scikit-learn, or Fashion-MNIST
 at 16 x 16, from prompts, and a classifier says what it drew. No number of the paper stands beside ours; its ablation does so in words, in the documentation.
+Contaminated data hold one share of the concept, a fifth, where the paper goes from 0 to 100 %, and fine-tunings have one number of steps, where it draws curves
+up to 500. IMMA (Zheng and Yeh 2024), which immunises against the adaptation to one concept, is not among the rivals.
 Rows: setting `before`, then DATA/HOW for each fine-tuning of the unlearned model. Data and settings are held out from the pool that ResAlign rehearses: images
 without the concept (`benign`), digits by other writers or garments of the test part; the same turned by a quarter (`new`); and with a fifth of the concept
 (`contaminated`). AdamW on all weights (`full`), SGD with momentum (`momentum`), Adam on rank-8 adapters (`lora`). Metrics: `concept_rate`, share of images
