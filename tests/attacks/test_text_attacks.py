@@ -305,6 +305,21 @@ def test_divergences_by_hand() -> None:
         assert found[i].tolist() == pytest.approx([kl[0], np.mean(kl[:3]), np.mean(kl)])
 
 
+def test_only_the_predictions_that_are_compared_are_held() -> None:
+    """Of prompts of different lengths in one batch, against whole logits of each text by itself."""
+    subject = subject_of(TextGeneration(max_new_tokens=3))
+    original, unlearned = subject.problem.original.model, subject.unlearned.model
+    found = ModelDiff(tokens=(1, 2))._scores(subject, unlearned, subject.problem.retain, (1, 2))
+    for i, scores in enumerate(found.tolist()):
+        prompt = subject.problem.retain[i]["input_ids"][: int(subject.problem.retain[i]["prompt_length"])][None]
+        kl = []
+        for _ in range(2):
+            p, q = (model(input_ids=prompt).logits[0, -1].detach().double().softmax(0) for model in (original, unlearned))
+            kl.append(float((p * (p.log() - q.log())).sum()))
+            prompt = torch.cat([prompt, p.argmax()[None, None]], dim=1)
+        assert scores == pytest.approx([kl[0], np.mean(kl)], rel=1e-4)
+
+
 def test_two_equal_models_cannot_be_told_apart_and_an_edit_of_the_forget_prompts_can() -> None:
     subject = subject_of(TextGeneration(max_new_tokens=3))
     same = Subject(subject.problem, subject.problem.original, [], subject.engine)

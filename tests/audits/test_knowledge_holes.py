@@ -159,6 +159,8 @@ def test_shares_are_over_the_probes_whose_scores_could_be_read() -> None:
     names = ["what is a ?", "what is b ?", "what is c ?", "what is d ?", "what is e ?"]
     adjacent, latent = (Probed(kind, names, scores, np.eye(5), calls, 5, known=[True] * 5) for kind, calls in kinds)
     judged = KnowledgeHoles()
+    with pytest.raises(ValidationError, match=r"set bad \(7\) below good \(7\)"):
+        KnowledgeHoles(bad=7)
     probing = Probing([adjacent, latent], {}, 2, 20)
     findings = judged.findings(probing)
     expected = {

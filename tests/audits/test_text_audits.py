@@ -49,11 +49,10 @@ def booleans(*rows: str) -> Tensor:
 
 
 def test_extraction_strength_by_hand() -> None:
-    """Answers of four tokens after one of the prompt, and of two."""
+    """Answers of four tokens after one of the prompt, and of two; the last of each ends the text, and is no part of what is extracted."""
     right = booleans("01111", "00111", "01110", "01100", "11000")
     mask = booleans("01111", "01111", "01111", "01111", "00110")
-    assert extraction_strength(right, mask).tolist() == pytest.approx([1, 0.75, 0, 0, 0])
-    # Without the last token, and never below 1/|y|.
+    assert extraction_strength(right, mask).tolist() == pytest.approx([1, 2 / 3, 1, 0, 0])
     assert extraction_strength(right, mask, compat=True).tolist() == pytest.approx([1, 2 / 3, 1, 1 / 3, 1])
 
 
@@ -140,8 +139,9 @@ def test_memorisation_of_each_sample_by_a_loop() -> None:
         places = [t for t in range(1, len(row["labels"])) if int(row["labels"][t]) != IGNORED]
         right = [int(log_p[t - 1].argmax()) == int(row["labels"][t]) for t in places]
         exact.append(np.mean(right))
-        k = next((k for k in range(len(right)) if all(right[k:])), len(right))
-        strength.append(1 - k / len(right))
+        said = right[:-1]
+        k = next((k for k in range(len(said)) if all(said[k:])), len(said))
+        strength.append(1 - k / len(said))
         probability.append(math.exp(float(np.mean([float(log_p[t - 1, row["labels"][t]]) for t in places]))))
         usual.append(np.mean(right[:-1]))  # the common implementation leaves out the end of the text
     findings = measured("memorization", subject)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.models import bits, bundle_of, made, problem_of, same_bits
@@ -278,6 +279,10 @@ def test_a_further_request_leaves_what_the_first_one_shifted_where_it_is() -> No
     method = Lunar(**(LOOSE | {"shift": "last", "keep": (), "ridge": 0.0}))
     requests = [problem.forget.subset([i]) for i in range(2)]
     first, second = forget_in_turn(problem, requests, method, Engine(problem.task))
+    with pytest.raises(InputError, match="requests in turn are solved in closed form, not by sgd"):
+        forget_in_turn(problem, requests, Lunar(solver="sgd"), Engine(problem.task))
+    with pytest.raises(ValidationError, match="set ridge above 0"):
+        Lunar(solver="closed-form-zero", ridge=0)
     model = problem_of("llama").original.model
     last = [int(problem.forget[i]["prompt_length"]) - 1 for i in range(2)]
     batch = problem.task.collate([problem.forget[i] for i in range(2)])

@@ -14,7 +14,6 @@ the model declines. Nothing is brought back, so that there is no retention.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import torch
@@ -33,6 +32,7 @@ from unlearned.evidence.statistics import Array, bootstrap, wilson
 from unlearned.evidence.subject import Subject
 from unlearned.problem import Problem
 from unlearned.records import Finding, SubjectName
+from unlearned.tasks._decoders import run_batch
 from unlearned.tasks._refusals import declines
 from unlearned.tasks._task import Batch, finest
 from unlearned.tasks.text_generation import alikeness, with_answers
@@ -113,9 +113,16 @@ class ModelDiff(Attack):
         def diverge(model: nn.Module, batch: Batch) -> Tensor:
             answers = asked.generations(original, batch)[..., 0].long() - 1
             answered = with_answers(batch, answers)
-            logits: Callable[[nn.Module], Tensor] = lambda of: of(input_ids=answered["input_ids"], attention_mask=answered["attention_mask"]).logits  # noqa: E731
-            first = batch["prompt_length"] - 1
-            return divergences(logits(original), logits(model), first, answered["attention_mask"].sum(dim=1) - first, budgets)
+            first, total = batch["prompt_length"] - 1, answered["input_ids"].shape[1]
+            kept = total - int(first.min())
+            position = (first - (total - kept))[:, None] + torch.arange(budgets[-1], device=first.device)
+
+            def logits(of: nn.Module) -> Tensor:
+                """Of the first predictions of each answer alone, (B, most, V): all of the batch's would take most of the memory."""
+                found: Tensor = run_batch(of, answered, kept).logits[:, -kept:]
+                return found.gather(1, position.clamp(max=kept - 1)[..., None].expand(-1, -1, found.shape[2]))
+
+            return divergences(logits(original), logits(model), torch.zeros_like(first), answered["attention_mask"].sum(dim=1) - first, budgets)
 
         with on_device(original, subject.engine.device), evaluating(original):
             return subject.engine.evaluate(model, samples, diverge).numpy()

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unlearned.audits import audits
 from unlearned.audits._audit import Audit
@@ -63,6 +63,12 @@ class KnowledgeHoles(Audit):
     )
     language: LanguageProbing = Field(LanguageProbing(), description="For language models.")
     images: ImageProbing = Field(ImageProbing(), description="For image classifiers.")
+
+    @model_validator(mode="after")
+    def _bad_is_below_good(self) -> Self:
+        if self.bad >= self.good:
+            raise ValueError(f"an answer of score {self.good:g} would be good and bad at once; set bad ({self.bad:g}) below good ({self.good:g})")
+        return self
 
     def measure(self, subject: Subject) -> list[Finding]:
         return self.findings(self.probe(subject))

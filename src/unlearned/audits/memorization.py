@@ -1,9 +1,10 @@
 """How much of the true answers can be drawn out of a language model that is given their beginnings.
 
 `exact_memorization`: share of an answer's tokens that are the model's first choice after the true tokens before them. `extraction_strength`: 1 − k/|y|, k the
-smallest number of true tokens after which all further ones are first choices (Carlini et al. 2021, arXiv 2012.07805; Dorna et al. 2025, arXiv 2506.12618). An
-answer of which nothing can be extracted scores 0; with `compat`, as in the common implementation (open-unlearning), 1/|y|. There, too, the last token (the
-end of the text) is left out of both. `probability`: exp(mean log p of the answer's tokens).
+smallest number of true tokens after which all further ones are first choices (Carlini et al. 2021, arXiv 2012.07805; Dorna et al. 2025, arXiv 2506.12618). The
+last token, the end of the text, is no part of y there: after a whole answer any model predicts it. An answer of which nothing can be extracted scores 0; with
+`compat`, as in the common implementation (open-unlearning), 1/|y|, and the last token is left out of the exact memorisation, too. `probability`: exp(mean log p
+of the answer's tokens).
 """
 
 from __future__ import annotations
@@ -30,15 +31,14 @@ def without_last(mask: Tensor) -> Tensor:
 
 
 def extraction_strength(right: Tensor, mask: Tensor, *, compat: bool = False) -> Tensor:
-    """1 − k/|y| of each answer, (B,): the share of its tokens from the last wrong one on.
+    """1 − k/|y| of each answer without its last token, (B,): the share of its tokens behind the last wrong one.
 
     Args:
         right: whether a token is the model's first choice, (B, T).
         mask: which tokens are the answer's, (B, T); at least one in each row.
-        compat: leave the last token of each answer out, and give 1/|y| where nothing can be extracted.
+        compat: give 1/|y| where nothing can be extracted.
     """
-    if compat:
-        mask = without_last(mask)
+    mask = without_last(mask)
     # Seen from the end, an answer's token counts until the first wrong one.
     wrong_later = (mask & ~right).flip(1).cumsum(dim=1).flip(1) > 0
     share = (mask & ~wrong_later).sum(dim=1) / mask.sum(dim=1)

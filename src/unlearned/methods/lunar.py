@@ -20,10 +20,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unlearned.data.samples import Samples
@@ -39,12 +39,11 @@ from unlearned.methods._rank_one import Gram, solve, solve_towards_zero
 from unlearned.problem import Problem
 from unlearned.records import Trace, Trial
 from unlearned.tasks._decoders import (
-    block_outputs,
     blocks_of,
     down_projection,
-    last_prompt_token,
     matrix_of,
     projection_inputs,
+    prompt_states,
     shifted,
     writes_to_the_residual,
 )
@@ -117,7 +116,7 @@ class Lunar(Method):
     reference_count: int = Field(200, ge=1, description="How many questions are made up.")
     refused_only: bool = Field(True, description="Only reference prompts that the model really declines.")
     solver: Literal["closed-form", "closed-form-zero", "sgd", "lora"] = Field("closed-form", description="How the least squares are solved.")
-    ridge: float = Field(1e-3, ge=0, description="λ of the closed forms.")
+    ridge: float = Field(1e-3, ge=0, description="λ of the closed forms; above 0 for closed-form-zero.")
     shift: Literal["prompt", "differing", "last"] = Field(
         "prompt", description="Shifted tokens of forget prompts: all; from the first that no retain prompt begins with; the last."
     )
@@ -132,6 +131,12 @@ class Lunar(Method):
     rows_per_step: int = Field(64, ge=1, description="Their rows per step.")
     rank: int = Field(8, ge=1, description="Rank of the solver lora.")
     batch_size: int = Field(16, ge=1, description="Prompts per forward pass.")
+
+    @model_validator(mode="after")
+    def _has_one_solution(self) -> Self:
+        if self.solver == "closed-form-zero" and not self.ridge:
+            raise ValueError("without a ridge, fewer rows than inner dimensions have many solutions towards zero; set ridge above 0")
+        return self
 
     def unlearn(self, problem: Problem, engine: Engine) -> nn.Module:
         work = Request(self, problem, engine)
@@ -237,7 +242,8 @@ class Request:
         """Mean residual stream at the last prompt token behind each block, (L, q), in float64 on the CPU."""
         total = torch.zeros(1, dtype=torch.float64)
         for batch in self._batches(samples):
-            total = total + last_prompt_token(block_outputs(self.model, batch), batch["prompt_length"]).cpu().double().sum(dim=0)
+            prompts = {name: batch[name][:, : int(batch["prompt_length"].max())] for name in ("input_ids", "attention_mask")}
+            total = total + prompt_states(self.model, {**prompts, "prompt_length": batch["prompt_length"]}).cpu().double().sum(dim=0)
         return total / len(samples)
 
     def _batches(self, samples: Samples) -> Iterator[Batch]:
@@ -332,7 +338,7 @@ class Request:
         for rows, weight, mark in self.selected(list(running), kept=first):
             for layer, gram in running.items():
                 gram.add(rows[layer], weight, mark)
-        return [Edit(layer, self.method.coefficient, self.vectors[layer], solve(gram, self.method.ridge)) for layer, gram in running.items()]
+        return [Edit(layer, self.method.coefficient, self.vectors[layer], solve(gram, self.method.ridge).cpu()) for layer, gram in running.items()]
 
     def matrices(self) -> dict[int, Tensor]:
         """New weights by the other solvers."""
@@ -392,8 +398,10 @@ def forget_in_turn(problem: Problem, requests: Sequence[Samples], method: Lunar,
         engine: computes.
 
     Raises:
-        InputError: if the model cannot be edited, or declines no reference prompt.
+        InputError: if the solver is another one, the model cannot be edited, or it declines no reference prompt.
     """
+    if method.solver != "closed-form":
+        raise InputError(Fault("method.solver", f"requests in turn are solved in closed form, not by {method.solver}.", "Set solver: closed-form."))
     grams: dict[int, Gram] = {}
     model = copy.deepcopy(problem.original.model)
     found = []

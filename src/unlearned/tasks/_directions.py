@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearned.tasks._decoders import Change, changed_states, run_batch, without_component
-from unlearned.tasks._task import Batch
+from unlearned.tasks._task import Batch, exactly
 
 Positions = Literal["all", "last"]
 """Tokens at which a direction is removed: all, or the last of the prompt."""
@@ -36,14 +36,14 @@ def directions_between(first: Tensor, second: Tensor, *, keep_second: bool = Fal
         second: hidden states, (M, L, q).
         keep_second: the component becomes that of mean(second), so that what is removed is the difference alone; else 0.
     """
-    here, there = first.detach().double().mean(dim=0), second.detach().double().mean(dim=0)
+    here, there = exactly(first.detach()).mean(dim=0), exactly(second.detach()).mean(dim=0)
     r = here - there
     norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
     # Means of equal states differ by rounding, which has no direction.
     real = norm > 1e-9 * (torch.linalg.vector_norm(here, dim=-1, keepdim=True) + torch.linalg.vector_norm(there, dim=-1, keepdim=True))
     units = torch.where(real, r / torch.where(real, norm, 1), 0)
     levels = (units * there).sum(dim=-1) if keep_second else torch.zeros_like(norm[..., 0])
-    return [Direction(u.to(first.dtype), level.to(first.dtype)) for u, level in zip(units, levels, strict=True)]
+    return [Direction(u.to(first), level.to(first)) for u, level in zip(units, levels, strict=True)]
 
 
 @contextmanager
