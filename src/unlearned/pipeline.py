@@ -143,7 +143,11 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
     if engine.accelerator.num_processes > 1:
         what = f"a run directory is written by one process; this run was started with {engine.accelerator.num_processes}."
         raise InputError(Fault("compute", what, "Start it without `accelerate launch`."))
-    for bank, wanted in (("gate", _passes_gate(recipe)), ("references", _trains_references(recipe)), ("shadows", recipe.file.shadows.count > 0)):
+    for bank, wanted in (
+        ("gate", _passes_gate(recipe) and not recipe.file.forget.deletion_request),
+        ("references", _trains_references(recipe)),
+        ("shadows", recipe.file.shadows.count > 0),
+    ):
         if wanted:
             cache = default_cache() / bank if bank == "gate" else _cache(recipe, bank)
             with writing(f"{bank}.cache", cache):
@@ -221,10 +225,20 @@ def _pruned(recipe: Recipe, problem: Problem, engine: Engine, directory: RunDire
     if how is None or score is None:
         return None
 
+    deletion = recipe.file.forget.deletion_request
+    # Models of the gate were trained on everything: those of a request for deletion do not outlive it.
+    models = directory.path / "work" / "gate" if deletion else default_cache() / "gate"
+
     def make() -> dict[str, Any]:
         say(f"scoring the training points by {score.name}" + (f"; then the gate: {4 * how.gate} models" if how.gate else ""))
-        bank = Bank(engine, default_cache() / "gate", "cache")
-        found = prune(problem, score, how, engine, recipe.file.training, bank, deletion_request=recipe.file.forget.deletion_request)
+        try:
+            found = prune(problem, score, how, engine, recipe.file.training, Bank(engine, models, "cache"), deletion_request=deletion)
+        except InputError:
+            if deletion:
+                shutil.rmtree(models, ignore_errors=True)
+            raise
+        if deletion:
+            shutil.rmtree(models, ignore_errors=True)
         costs = {name: cost.model_dump() for name, cost in found.costs.items()}
         return {"dropped": found.dropped, "pruning": found.pruning.model_dump(mode="json"), "costs": costs}
 

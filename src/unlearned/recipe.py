@@ -170,12 +170,12 @@ def data_source(text: str) -> dict[str, str]:
     return {"source": source, "split": split} | ({"config": config} if colon else {})
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(path: Path, forget: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe file.
 
     Args:
         path: the YAML file.
-        overrides: top-level fields that replace those of the file.
+        forget: what is to be forgotten in the place of what the file says. Whether its deletion was asked for is still what the file says.
 
     Raises:
         InputError: with everything that is wrong with it.
@@ -196,7 +196,10 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         raise InputError(Fault("recipe", f"{str(path)!r} is not valid YAML{where}.", "Mend it; indentation and quotes are the usual causes.")) from error
     if not isinstance(data, Mapping):
         raise InputError(Fault("recipe", f"{str(path)!r} holds no fields.", "Write one with: unlearned init > recipe.yaml"))
-    return parse_recipe({**data, **(overrides or {})})
+    if forget is not None:
+        said = data.get("forget")
+        data = {**data, "forget": {**forget, "deletion_request": said.get("deletion_request", False) if isinstance(said, Mapping) else False}}
+    return parse_recipe(data)
 
 
 def parse_recipe(data: Mapping[str, Any]) -> Recipe:

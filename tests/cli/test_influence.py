@@ -65,9 +65,14 @@ def test_points_are_left_out_and_the_record_says_so(place: Place, monkeypatch: p
 
 
 def test_nothing_dropped_is_bit_for_bit_the_method_without_pruning(place: Place) -> None:
-    pruned(place, "none", fraction=0.0)
+    record = pruned(place, "none", fraction=0.0, gate=2)
+    assert record.pruning is not None
+    assert record.pruning.statement == "No point was left out: every point of the forget set was unlearned, with the whole retain set."
+    assert record.pruning.gate_words == "nothing was left out, so that there was nothing to see"
+    assert record.pruning.rule == "the lowest 0 % of each set (0 of 12 to forget, 0 of 24 to retain)"
     place.change({"prune": ...})
-    run(parse_recipe(place.recipe), Path("plain"))
+    plain = run(parse_recipe(place.recipe), Path("plain"))
+    assert record.verdict == plain.verdict  # what was not skipped leaves no check open
     first, second = (load_file(Path(name) / "unlearned" / "model.safetensors") for name in ("none", "plain"))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
@@ -113,8 +118,21 @@ def test_a_request_for_deletion_that_was_skipped_fails_the_verdict(place: Place)
     place.change({"forget.deletion_request": True})
     record = pruned(place, "legal", fraction=0.5, skip_requested=True)
     assert record.verdict.status == "failed"
+    # First, and in a sentence of its own, whatever else failed.
+    assert record.verdict.headline.startswith("Pruning is not defensible: see ")
     assert "the request for deletion" in record.verdict.headline
     assert "It stays open for the 6 samples" in page(record)
+    assert "never satisfies a request for it" in read_json(Path("legal/audit.json"))["pruning"]["statement"]
+
+
+def test_models_of_the_gate_do_not_outlive_a_request_for_deletion(place: Place) -> None:
+    """They were trained with what is to be deleted."""
+    place.change({"forget.deletion_request": True})
+    record = pruned(place, "legal", fraction=0.1, of="retain", gate=2, score="random")
+    assert record.pruning is not None
+    assert record.pruning.gate
+    assert not (pipeline.default_cache() / "gate").exists()
+    assert not Path("legal/work").exists()
 
 
 def test_rank_prints_saves_and_plots(place: Place) -> None:
@@ -153,6 +171,10 @@ def test_trace_leads_from_an_answer_to_a_forget_set_and_on(place: Place) -> None
     record = AuditRecord.model_validate_json(answer.out)
     assert record.sets["forget"].n == 4
     assert not any(f'"{name}"' in answer.out for name in ids)
+    another = place.unlearned("trace", recipe, "--query", "asked.npz", "--top", "2", "--out", "traced", "--unlearn")
+    assert another.code == 2
+    assert "holds a run that forgets other training points" in another.err
+    assert Path("traced/forget.txt").read_text(encoding="utf-8").split() == ids
     Image.fromarray((arrays["image"][1, 0] * 255).clip(0, 255).astype(np.uint8)).save("asked.png")
     by_image = place.unlearned("trace", recipe, "--image", "asked.png", "--label", "1", "--top", "2", "--out", "other", "--json")
     assert by_image.code == 0, by_image.err
@@ -175,6 +197,15 @@ def test_trace_leads_from_an_answer_to_a_forget_set_and_on(place: Place) -> None
         assert refused.code == 2, refused.err
         assert refused.err.startswith(f"error: {option}"), refused.err
     assert not Path("no").exists()
+
+
+def test_what_was_asked_to_be_deleted_stays_so_when_it_is_traced(place: Place) -> None:
+    recipe = place.write_recipe({"prune": {"fraction": 0.5, "gate": 0}, "forget.deletion_request": True})
+    np.savez("asked.npz", image=columns(3, 5)["image"], label=columns(3, 5)["label"])
+    refused = place.unlearned("trace", recipe, "--query", "asked.npz", "--out", "traced", "--unlearn")
+    assert refused.code == 2
+    assert "the forget set is a request for deletion" in refused.err
+    assert not Path("traced").exists()
 
 
 def test_trace_asks_a_diffusion_model_about_an_image_with_its_prompt(place: Place) -> None:

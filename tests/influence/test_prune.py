@@ -221,7 +221,7 @@ def test_the_stage_writes_down_what_was_done_and_refuses_what_the_gate_refuses(t
     found = pruned(Prune(fraction=0.5, gate=0), tmp_path)
     assert found.pruning.dropped == {"forget": 2, "retain": 3}
     assert found.pruning.total == {"forget": 4, "retain": 6}
-    assert found.pruning.rule == "the lowest 50 % of each set"
+    assert found.pruning.rule.startswith("the lowest 50 % of each set (")
     assert found.pruning.gate == ()
     assert found.pruning.statement.startswith("2 of 4 points of the forget set were skipped: they were not unlearned.")
     assert "never satisfies a request" in found.pruning.statement

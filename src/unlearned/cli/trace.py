@@ -38,7 +38,7 @@ def trace(
     file = directory / "forget.txt"
     asked = _queries(query, prompt, answer, image, label)
     # Named here, filled below: a recipe names a forget set.
-    read = read_recipe(recipe, {"forget": {"file": str(file), "description": "training points that speak for an unwanted answer"}})
+    read = read_recipe(recipe, {"file": str(file), "description": "training points that speak for an unwanted answer"})
     given = read.file
     option = "--image" if image is not None else "--prompt" if prompt is not None else "--query"
     with as_options({"data.queries": option, "score.name": "--score", "score": "--set", **{name: f"--set {name}" for name in ("curvature", "parameters")}}):
@@ -56,7 +56,11 @@ def trace(
         )
     if not found.ids:
         raise InputError(Fault(option, "no training point speaks for these answers.", "Check that they are what the model says; or try another score."))
-    write_text(file, "".join(f"{name}\n" for name in found.ids))
+    listed = "".join(f"{name}\n" for name in found.ids)
+    if unlearn and (directory / "run" / "run.json").exists() and not (file.exists() and file.read_text(encoding="utf-8") == listed):
+        what = f"{str(directory / 'run')!r} holds a run that forgets other training points."
+        raise InputError(Fault("--out", what, "Choose another directory, or delete this one."))
+    write_text(file, listed)
     for note in found.ranking.notes:
         say(note)
     say(f"{len(found.ids)} training points: {file}")

@@ -39,7 +39,7 @@ def judge(findings: Sequence[Finding], limits: Limits, pruning: Pruning | None =
         if f.split in {"forget", "retain", "test"}
     ]
     checks += [_check(_named(f"membership attack on {f.split}", f), f, limits.membership_gap) for f in pick(unlearned, audit="membership", metric="auc")]
-    skipped = pick(unlearned, audit="skipped-points", split="forget-skipped")
+    skipped = [f for f in pick(unlearned, audit="skipped-points", split="forget-skipped") if f.value is not None or (pruning is not None and pruning.skipped)]
     checks += [_check("membership attack on the skipped points", f, limits.membership_gap) for f in pick(skipped, metric="auc")]
     checks += [_check("knowledge of the skipped points", f, limits.utility_gap) for f in pick(skipped, metric="knowledge")]
     if pruning is not None and pruning.deletion_request and pruning.skipped:
@@ -105,12 +105,12 @@ def _conclude(checks: list[Check]) -> Verdict:
     failed = [check.name for check in checks if check.passed is False]
     unjudged = [check for check in checks if check.passed is None and check.limit is None and check.value is not None]
     open_ = [check.name for check in checks if check.passed is None and check not in unjudged]
-    if failed and all("skipped" in name or "deletion" in name for name in failed):
-        return Verdict(status="failed", headline=f"Pruning is not defensible: see {_list(failed)}.", checks=tuple(checks))
+    of_pruning = [name for name in failed if "skipped" in name or "deletion" in name]
+    others = [name for name in failed if name not in of_pruning]
     if failed:
-        return Verdict(
-            status="failed", headline=f"Not unlearned: the model differs from one that never saw the forget set in {_list(failed)}.", checks=tuple(checks)
-        )
+        said = [f"Pruning is not defensible: see {_list(of_pruning)}."] if of_pruning else []
+        said += [f"Not unlearned: the model differs from one that never saw the forget set in {_list(others)}."] if others else []
+        return Verdict(status="failed", headline=" ".join(said), checks=tuple(checks))
     if not checks:
         return Verdict(status="undecided", headline="None of the audits and attacks that the verdict rests on was made.")
     if all(check.value is None for check in checks):

@@ -50,7 +50,9 @@ def prune(problem: Problem, score: Score, how: Prune, engine: Engine, training: 
         raise InputError(Fault("prune.of", what, "Set `of: retain`; or, to skip them knowing that the request stays open, skip_requested: true."))
     costs = {"scoring": ranking.cost}
     pruning = _described(problem, ranking, chosen, how, deletion_request)
-    if how.gate and training is not None and any(chosen.dropped.values()):
+    if not any(chosen.dropped.values()):
+        pruning = pruning.model_copy(update={"gate_words": "nothing was left out, so that there was nothing to see"})
+    elif how.gate and training is not None:
         gated = pass_gate(problem, ranking, chosen.dropped, training, bank, engine, how.gate)
         if not gated.passed:
             raise InputError(Fault("prune", f"{gated.words}.", "Drop less, choose another score, or leave `prune` out."))
@@ -64,7 +66,7 @@ def _described(problem: Problem, ranking: Ranking, chosen: Chosen, how: Prune, d
     return Pruning(
         score={"name": score.name, **score.model_dump(mode="json")},
         of=how.of,
-        rule=_rule(chosen, how),
+        rule=f"{_rule(chosen, how)} ({', '.join(f'{len(positions)} of {len(problem.sets[split])} to {split}' for split, positions in chosen.dropped.items())})",
         dropped={split: len(positions) for split, positions in chosen.dropped.items()},
         total={split: len(problem.sets[split]) for split in ("forget", "retain")},
         queries=ranking.queries,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from unlearned.records._record import Record
 
@@ -60,15 +62,22 @@ class Pruning(Record):
     """Trainings without the dropped, random and highest points; empty if none was made."""
     gate_words: str = "the gate was not asked for"
     """What the gate found."""
+    statement: str = ""
+    """What every report says of it; given by what was dropped."""
 
     @property
     def skipped(self) -> int:
         """Points of the forget set that were not unlearned."""
         return self.dropped.get("forget", 0)
 
-    @property
-    def statement(self) -> str:
-        """What every report says of it."""
+    @model_validator(mode="after")
+    def _states(self) -> Self:
+        object.__setattr__(self, "statement", self._said())
+        return self
+
+    def _said(self) -> str:
+        if not any(self.dropped.values()):
+            return "No point was left out: every point of the forget set was unlearned, with the whole retain set."
         if not self.skipped:
             return "Every point of the forget set was unlearned; the retain set was thinned."
         return (
