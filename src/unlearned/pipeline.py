@@ -156,7 +156,11 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
         _need_space(problem, out)
         directory.claim(of_json([recipe.identity(), problem.fingerprint]))
         references = given or train_references(recipe, problem, engine, say)
-        pruned = _pruned(recipe, problem, engine, directory, say)
+        try:
+            pruned = _pruned(recipe, problem, engine, directory, say)
+        except InputError:
+            directory.disown()
+            raise
         treated = problem if pruned is None else thinned(problem, pruned.dropped)
         shadows = [] if treated is None else make_shadows(recipe, treated, engine, say, union(problem.forget, problem.retain))
 

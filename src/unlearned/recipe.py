@@ -21,7 +21,7 @@ from unlearned.engine.training import Training
 from unlearned.errors import Fault, InputError, raise_faults
 from unlearned.evidence.verdict import Limits
 from unlearned.influence import scores as score_registry
-from unlearned.influence._prune import Prune
+from unlearned.influence._prune import Prune, no_bound, nothing_left
 from unlearned.influence._score import Score
 from unlearned.methods import methods as method_registry
 from unlearned.methods._method import Method
@@ -233,7 +233,7 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     score = None
     if file and file.prune:
         score = named_part(score_registry, file.prune.score, "prune.score", task_name, faults)
-        faults += _prune_faults(file)
+        faults += _prune_faults(file, score)
         if file.prune.of != "retain" and SKIPPED not in [part.name for part in parts["audits"] if part]:
             parts["audits"].append(audit_registry.get(SKIPPED)())
     if file and file.references.count and not file.references.models and file.training is None:
@@ -288,10 +288,12 @@ SKIPPED = "skipped-points"
 """The audit that is made wherever points of the forget set are left out."""
 
 
-def _prune_faults(file: RecipeFile) -> list[Fault]:
+def _prune_faults(file: RecipeFile, score: Score | None) -> list[Fault]:
     prune = file.prune
     assert prune is not None
-    faults = []
+    faults = [nothing_left()] if prune.fraction == 1 and prune.of != "forget" else []
+    if prune.tolerance is not None and score is not None and not score.bounds:
+        faults.append(no_bound(score))
     if prune.gate and file.training is None:
         what = "it is not said how the original model was trained, so the gate cannot train without the dropped points."
         faults.append(Fault("training", what, "Add `training:` (epochs, lr, ...), or set prune.gate: 0."))

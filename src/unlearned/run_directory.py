@@ -74,6 +74,12 @@ class RunDirectory:
             return
         write_text(mark, json.dumps({"schema": _SCHEMA, "identity": identity}) + "\n")
 
+    def disown(self) -> None:
+        """Undo `claim` where no stage was finished: what refused the run may be mended in its recipe."""
+        if not any((self.path / "stages").glob("*.json")):
+            self.clear_work()
+            (self.path / "run.json").unlink(missing_ok=True)
+
     def stage(self, name: str, make: Callable[[], Any]) -> Any:
         """The JSON value of a stage: read if it is finished, else made and written in one step."""
         path = self.path / "stages" / f"{name}.json"

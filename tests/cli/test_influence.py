@@ -17,9 +17,10 @@ from tests.models import bundle_of, images, task_of
 from unlearned import api, pipeline
 from unlearned.errors import InputError
 from unlearned.influence import _stage
+from unlearned.influence._gate import Gated, judged
 from unlearned.pipeline import run
 from unlearned.recipe import parse_recipe
-from unlearned.records import AuditRecord, RankRecord, pick
+from unlearned.records import AuditRecord, RankRecord, Removal, pick
 from unlearned.report.html import page
 
 from .place import Place, columns, read_json
@@ -103,6 +104,10 @@ def test_what_is_wrong_with_a_pruning_is_said_before_any_work(place: Place) -> N
         return [str(fault) for fault in caught.value.faults]
 
     assert any("of fraction, threshold and tolerance not exactly one is given. Give one." in text for text in told({"prune": {}}))
+    assert any("prune.tolerance: gradient-norm as it is set bounds no effect" in text for text in told({"prune": {"tolerance": 0.1}}))
+    assert any("the whole retain set would be dropped" in text for text in told({"prune": {"fraction": 1.0}}))
+    absent = {"name": "hessian", "curvature": "cg", "parameters": "absent"}
+    assert any("prune.score.parameters: no trainable parameter matches" in text for text in told({"prune": {"fraction": 0.5, "score": absent}}))
     assert any("prune.score.name: there is no score 'gradient'" in text for text in told({"prune": {"fraction": 0.5, "score": "gradient"}}))
     place.change({"prune": {"fraction": 0.5}, "forget.deletion_request": True})
     assert any("prune.of: the forget set is a request for deletion" in text for text in told({}))
@@ -123,6 +128,17 @@ def test_a_request_for_deletion_that_was_skipped_fails_the_verdict(place: Place)
     assert "the request for deletion" in record.verdict.headline
     assert "It stays open for the 6 samples" in page(record)
     assert "never satisfies a request for it" in read_json(Path("legal/audit.json"))["pruning"]["statement"]
+
+
+def test_a_recipe_that_the_gate_refused_can_be_mended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object) -> Gated:
+        return judged([Removal(removed="low", metric="utility", value=0.5, full=0.75, low=-0.3, high=-0.2, interval="", told_apart=True)], "models", None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_stage, "pass_gate", refusing)
+        with pytest.raises(InputError, match=r"by utility \(0.5 without them, 0.75 on everything, difference -0.3 to -0.2\)"):
+            pruned(place, "out", fraction=0.5, gate=2)
+    assert pruned(place, "out", fraction=0.25, gate=0).pruning is not None
 
 
 def test_models_of_the_gate_do_not_outlive_a_request_for_deletion(place: Place) -> None:

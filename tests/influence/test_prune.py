@@ -127,7 +127,7 @@ def test_only_the_low_points_decide() -> None:
         assert found.cost == COST
     found = judged([removal("low", "utility", False), removal("low", "confidence", True), removal("high", "utility", False)], "5 models", COST)
     assert not found.passed
-    assert "by confidence, with 5 models" in found.words
+    assert "by confidence (0 without them, 0 on everything, difference 0 to 0), with 5 models" in found.words
     assert found.notes == ()
 
 

@@ -113,7 +113,8 @@ def judged(removals: Sequence[Removal], of: str, cost: Cost | None) -> Gated:
     """
     told = {name: [removal.metric for removal in removals if removal.removed == name and removal.told_apart] for name in NAMES}
     if told["low"]:
-        why = f"by {' and '.join(told['low'])}, with {of}: they are not of low influence"
+        by = " and ".join(_told(removal) for removal in removals if removal.removed == "low" and removal.told_apart)
+        why = f"by {by}, with {of}: they are not of low influence"
         return Gated(tuple(removals), False, f"training without the dropped points is told apart from training on everything, {why}", cost)
     least = [f"{removal.half_width:.2g} in {removal.metric.replace('_', ' ')}" for removal in removals if removal.removed == "low"]
     power = f"{of} show a difference above {', '.join(least)}, and none that is smaller"
@@ -125,6 +126,11 @@ def judged(removals: Sequence[Removal], of: str, cost: Cost | None) -> Gated:
     words = f"nothing was told apart, neither training without the dropped points nor without {' nor without '.join(others.values())}; {power}"
     note = "The gate could tell nothing apart, not even training without the highest scores: it says nothing for the dropped points. Raise `gate`."
     return Gated(tuple(removals), True, words, cost, (note,))
+
+
+def _told(removal: Removal) -> str:
+    interval = f"difference {removal.low:.2g} to {removal.high:.2g}"
+    return f"{removal.metric.replace('_', ' ')} ({removal.value:.3g} without them, {removal.full:.3g} on everything, {interval})"
 
 
 def _without(problem: Problem, ranking: Ranking, dropped: dict[Split, list[int]], name: Removed, seed: int) -> Samples:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unlearned.errors import Fault, InputError
 from unlearned.influence._rank import Ranking
+from unlearned.influence._score import Score
 from unlearned.problem import Problem
 from unlearned.settings import Settings
 
@@ -83,7 +84,7 @@ def choose(ranking: Ranking, how: Prune) -> Chosen:
     else:
         chosen = largest(ranking, splits, how.tolerance or 0.0)
     if len(chosen.dropped.get("retain", [])) == len(ranking.part("retain")):
-        raise InputError(Fault("prune", "the whole retain set would be dropped: nothing would be left to retain.", "Drop less, or set `of: forget`."))
+        raise InputError(nothing_left())
     return chosen
 
 
@@ -100,8 +101,7 @@ def largest(ranking: Ranking, splits: tuple[Split, ...], tolerance: float) -> Ch
         InputError: if the score bounds no effect.
     """
     if ranking.effects is None:
-        what = " ".join([f"{ranking.score.name} as it is set bounds no effect, so no tolerance can be kept.", *ranking.notes])
-        raise InputError(Fault("prune.tolerance", what, "Use the score hessian with of: parameters, prediction or signed; or give a fraction."))
+        raise InputError(no_bound(ranking.score, *ranking.notes))
     best = at_share(ranking, splits, 0.0)
     for percent in range(1, 100):
         found = at_share(ranking, splits, percent / 100)
@@ -110,6 +110,17 @@ def largest(ranking: Ranking, splits: tuple[Split, ...], tolerance: float) -> Ch
             break
         best = found
     return best
+
+
+def no_bound(score: Score, *notes: str) -> Fault:
+    """What is said of a tolerance beside a score that bounds nothing."""
+    what = " ".join([f"{score.name} as it is set bounds no effect, so no tolerance can be kept.", *notes])
+    return Fault("prune.tolerance", what, "Use the score hessian with of: parameters, prediction or signed; or give a fraction.")
+
+
+def nothing_left() -> Fault:
+    """What is said where no sample would be retained."""
+    return Fault("prune", "the whole retain set would be dropped: nothing would be left to retain.", "Drop less, or set `of: forget`.")
 
 
 def thinned(problem: Problem, dropped: dict[Split, list[int]]) -> Problem | None:

@@ -65,6 +65,11 @@ class Score(Settings, ABC):
         """Whether it depends on the queries."""
         return False
 
+    @property
+    def bounds(self) -> bool:
+        """Whether it can bound the effect of leaving out many."""
+        return False
+
     @abstractmethod
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         """A number for each point. No model is changed.

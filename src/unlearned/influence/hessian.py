@@ -20,7 +20,7 @@ Both come to H⁻¹ v from below: where a solution's relative residual ‖v − 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -33,7 +33,7 @@ from unlearned.engine.engine import Engine, evaluating, on_device
 from unlearned.engine.layer_parts import Part
 from unlearned.engine.randomness import derive_seed
 from unlearned.engine.sample_gradients import HELD, mean_gradient, over_pieces, sample_gradients, trained_names
-from unlearned.errors import Fault, InputError
+from unlearned.errors import Fault, InputError, collecting
 from unlearned.influence import _kronecker as kronecker
 from unlearned.influence import scores
 from unlearned.influence._gauss_newton import (
@@ -46,8 +46,9 @@ from unlearned.influence._gauss_newton import (
     steps_of_lissa,
 )
 from unlearned.influence._last_layer import curvature, gradients, left_out, seen
-from unlearned.influence._score import Effects, Grounds, Score, Values
+from unlearned.influence._score import Effects, Grounds, Score, Values, no_last_layer
 from unlearned.settings import Pattern
+from unlearned.tasks._decoders import language_model_in
 from unlearned.tasks._heads import head_of
 from unlearned.tasks._task import beside
 
@@ -255,6 +256,20 @@ class Hessian(Score):
     def asks(self) -> bool:
         return self.of in {"prediction", "signed"}
 
+    @property
+    def bounds(self) -> bool:
+        return self.of != "self"
+
+    def faults(self, grounds: Grounds) -> list[Fault]:
+        model, faults = grounds.original.model, list[Fault]()
+        with collecting(faults):
+            if self.curvature == "last-layer" and language_model_in(model) is not None:
+                raise no_last_layer()
+            names = trained_names(model, self.parameters, "parameters")
+            if self.curvature == "ekfac":
+                _layers(model, names)
+        return faults
+
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         queries = None
         if self.asks:
@@ -333,10 +348,7 @@ class Hessian(Score):
     def _factored(self, grounds: Grounds, engine: Engine, queries: Samples | None) -> Tensor:
         model = grounds.original.model
         names = tuple(trained_names(model, self.parameters, "parameters"))
-        layers = kronecker.covered(model, names)
-        if not layers:
-            what = "ekfac is made of linear layers and convolutions, and none of a fitting size is among these parameters."
-            raise InputError(Fault("curvature", what, "Choose cg, lissa or last-layer."))
+        layers = _layers(model, names)
         seed = derive_seed(engine.seed, self.name, "answers")
         largest = max(sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers.values())
         size = max(1, min(self.batch_size, HELD // largest))
@@ -378,3 +390,16 @@ class Hessian(Score):
 
     def _damping(self, mean: float) -> float:
         return self.damping or max(0.1 * mean, 1e-12)
+
+
+def _layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """What factors are made of.
+
+    Raises:
+        InputError: if there is nothing.
+    """
+    found = kronecker.covered(model, names)
+    if not found:
+        what = "ekfac is made of linear layers and convolutions, and none of a fitting size is among these parameters."
+        raise InputError(Fault("curvature", what, "Choose cg, lissa or last-layer."))
+    return found
