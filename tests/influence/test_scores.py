@@ -17,6 +17,7 @@ from tests.models import TASK_OF, bits, flags, generators, modes, problem_of, sa
 from unlearned.data.samples import union
 from unlearned.engine import sample_gradients
 from unlearned.engine.engine import Engine
+from unlearned.engine.meter import Meter
 from unlearned.engine.sample_gradients import mean_gradient, over_pieces
 from unlearned.engine.settings import Compute
 from unlearned.engine.training import Training
@@ -91,6 +92,37 @@ def test_several_processes_give_the_numbers_of_one(name: str, monkeypatch: pytes
     together = ranked(name, "plain", workers=2, batch_size=2).values
     assert jobs_of == [4]
     assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_processes_of_their_own_give_the_same_numbers_and_their_time_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    beside = Meter.beside
+
+    def telling(meter: Meter, seconds: float) -> None:
+        told.append(seconds)
+        beside(meter, 1000 + seconds)
+
+    monkeypatch.setattr(Meter, "beside", telling)
+    alone, together = (ranked("gradient-norm", "plain", workers=workers, batch_size=2) for workers in (1, 2))
+    assert torch.allclose(together.values, alone.values, atol=1e-6)
+    assert len(told) == 1
+    assert told[0] > 0
+    assert together.cost.cpu_seconds > 1000 > alone.cost.cpu_seconds
+
+
+def test_a_piece_holds_its_own_samples_alone() -> None:
+    """Pickled it does not grow with the data set, through every kind of rows; and its samples are what they were."""
+    problem = problem_of("plain", forget=40, retain=200)
+    points = union(problem.forget, problem.retain).attach("extra", torch.arange(240.0))
+    whole = len(pickle.dumps(points))
+    for positions in (range(30, 50), [239, 0, 41, 7, 39]):
+        part = points.subset(positions)
+        packed = pickle.loads(pickle.dumps(part.packed()))
+        assert len(pickle.dumps(part.packed())) < whole / 5
+        assert packed.ids == part.ids
+        assert packed.fact("label") == part.fact("label")
+        assert packed.fingerprint == part.fingerprint
+        assert [float(packed[i]["extra"]) for i in range(len(packed))] == [float(part[i]["extra"]) for i in range(len(part))]
 
 
 def test_gradient_norms_are_those_of_one_backward_pass_each() -> None:

@@ -23,6 +23,32 @@ class Rows(Protocol):
     def __getitem__(self, index: int, /) -> Row: ...
 
 
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _taken(rows: Rows, indices: Indices) -> Rows:
+    """These rows alone, without the memory of the others; rows that are read elsewhere stay where they are."""
+    taken = getattr(rows, "taken", None)
+    return _ChosenRows(rows, indices) if taken is None else taken(indices)
+
+
+class _ChosenRows:
+    def __init__(self, rows: Rows, indices: Indices) -> None:
+        self._rows, self._indices = rows, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[int(self._indices[index])]
+
+
+def _column(values: Any, indices: Indices) -> Any:
+    if isinstance(values, torch.Tensor):
+        return values[torch.from_numpy(indices)]
+    return values[indices] if isinstance(values, np.ndarray) else [values[int(i)] for i in indices]
+
+
 class ColumnRows:
     """Rows over columns that are already in memory."""
 
@@ -34,6 +60,10 @@ class ColumnRows:
 
     def __getitem__(self, index: int) -> Row:
         return {name: column[index] for name, column in self.columns.items()}
+
+    def taken(self, indices: Indices) -> ColumnRows:
+        """These rows alone."""
+        return ColumnRows({name: _column(column, indices) for name, column in self.columns.items()})
 
 
 class JoinedRows:
@@ -47,6 +77,10 @@ class JoinedRows:
 
     def __getitem__(self, index: int) -> Row:
         return {**self._rows[index], **{name: column[index] for name, column in self._columns.items()}}
+
+    def taken(self, indices: Indices) -> JoinedRows:
+        """These rows alone."""
+        return JoinedRows(_taken(self._rows, indices), {name: _column(column, indices) for name, column in self._columns.items()})
 
 
 class MappedRows:
@@ -80,6 +114,10 @@ class MappedRows:
             self._used += size
             self._kept[index] = row
         return row
+
+    def taken(self, indices: Indices) -> MappedRows:
+        """These rows alone; what is kept of them is made again."""
+        return MappedRows(_taken(self._rows, indices), self._make, self._budget + self._used)
 
 
 class Samples:
@@ -144,6 +182,11 @@ class Samples:
         chosen = self._indices[np.fromiter(positions, dtype=np.int64)]
         return Samples(self._rows, self._ids, self.facts, chosen, self.attached)
 
+    def packed(self) -> Samples:
+        """The same samples without the rows that this set does not choose: what another process is sent."""
+        facts = {name: self.fact(name) for name in self.facts}
+        return Samples(_taken(self._rows, self._indices), self.ids, facts, attached=self.attached)
+
     def attach(self, name: str, values: torch.Tensor) -> Samples:
         """The same samples, each with a value of its own that is in every batch under this name.
 
@@ -193,6 +236,13 @@ class _ChainedRows:
 
     def __getitem__(self, index: int) -> Row:
         return self._first[index] if index < len(self._first) else self._second[index - len(self._first)]
+
+    def taken(self, indices: Indices) -> Rows:
+        """These rows alone."""
+        of_first = indices < len(self._first)
+        chained = _ChainedRows(self._first.subset(indices[of_first]).packed(), self._second.subset(indices[~of_first] - len(self._first)).packed())
+        places = np.where(of_first, np.cumsum(of_first) - 1, of_first.sum() + np.cumsum(~of_first) - 1)
+        return _ChosenRows(chained, places)
 
 
 def union(first: Samples, second: Samples) -> Samples:

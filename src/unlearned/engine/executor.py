@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,7 @@ def fan_out(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
 
     Args:
         work: a function at the top level of a module, so that another process can import it.
-        jobs: its arguments; must be picklable when `workers` > 1.
+        jobs: its arguments; must be picklable when `workers` > 1. Twice as many as there are processes are copied at once.
         workers: processes. 1: the jobs run here, in order.
 
     The first job that fails stops those that have not begun, and its error is raised.
@@ -32,11 +33,21 @@ def fan_out(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // workers)
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        # Pickled here: between processes torch would otherwise open a file for each tensor.
-        futures = {pool.submit(_call, work, pickle.dumps(job)): position for position, job in enumerate(jobs)}
+        waiting = iter(enumerate(jobs))
+        futures: dict[Future[Result], int] = {}
+
+        def submit(count: int) -> None:
+            for position, job in itertools.islice(waiting, count):
+                # Pickled here: between processes torch would otherwise open a file for each tensor.
+                futures[pool.submit(_call, work, pickle.dumps(job))] = position
+
+        submit(2 * workers)  # no more at once, because each job is a copy of what it needs
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            while futures:
+                done, _ = wait(futures, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield futures.pop(future), future.result()
+                submit(len(done))
         finally:
             for future in futures:
                 future.cancel()

@@ -26,7 +26,7 @@ class Meter:
         self._peak = 0
         self._stop = threading.Event()
         self._sampler: threading.Thread | None = None
-        self._wall = self._cpu = 0.0
+        self._wall = self._cpu = self._beside = 0.0
 
     def __enter__(self) -> Meter:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -47,10 +47,15 @@ class Meter:
         self._samples += samples
         self._steps += steps
 
+    def beside(self, cpu_seconds: float) -> None:
+        """Add processor time of other processes that did a part of the work."""
+        self._beside += cpu_seconds
+
     def carry(self, cost: Cost) -> None:
         """Add what earlier attempts at the same work had cost; what this one counted so far, it repeated of them."""
         self._carried = cost
         self._samples = self._steps = 0
+        self._beside = 0.0
 
     @property
     def cost(self) -> Cost:
@@ -58,7 +63,7 @@ class Meter:
         peak = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else self._peak
         return self._carried + Cost(
             wall_seconds=time.perf_counter() - self._wall,
-            cpu_seconds=time.process_time() - self._cpu,
+            cpu_seconds=time.process_time() - self._cpu + self._beside,
             peak_memory_bytes=peak,
             samples_seen=self._samples,
             steps=self._steps,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +90,22 @@ class _Piece:
     work: Work
 
 
+class _Pieces(Sequence[_Piece]):
+    """Made when they are asked for, each with its own samples alone."""
+
+    def __init__(self, task: Task, compute: Compute, seed: int, samples: Samples, length: int, work: Work) -> None:
+        self._task, self._compute, self._seed, self._samples, self._work = task, compute, seed, samples, work
+        self._starts = range(0, len(samples), length)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: Any) -> Any:
+        start = self._starts[number]
+        own = self._samples.subset(range(start, min(start + self._starts.step, len(self._samples)))).packed()
+        return _Piece(self._task, self._compute, self._seed, own, start, self._work)
+
+
 def over_pieces(engine: Engine, samples: Samples, work: Work, size: int = _MOST) -> Tensor:
     """What `work` says of each sample, in order, (N, ...), in float64 on the CPU; computed in `compute.workers` processes.
 
@@ -102,12 +120,15 @@ def over_pieces(engine: Engine, samples: Samples, work: Work, size: int = _MOST)
         return work(engine, samples, 0).cpu().double()
     length = size * -(-len(samples) // (4 * workers * size))
     compute = engine.compute.model_copy(update={"workers": 1, "threads": max(1, torch.get_num_threads() // workers)})
-    starts = range(0, len(samples), length)
-    pieces = [_Piece(engine.task, compute, engine.seed, samples.subset(range(i, min(i + length, len(samples)))), i, work) for i in starts]
+    pieces = _Pieces(engine.task, compute, engine.seed, samples, length, work)
     found = dict(fan_out(_do, pieces, workers))
     engine.meter.count(len(samples), len(pieces))
-    return torch.cat([found[i] for i in range(len(pieces))])
+    engine.meter.beside(sum(seconds for _, seconds in found.values()))
+    return torch.cat([found[i][0] for i in range(len(pieces))])
 
 
-def _do(piece: _Piece) -> Tensor:
-    return piece.work(Engine(piece.task, piece.compute, piece.seed), piece.samples, piece.start).cpu().double()
+def _do(piece: _Piece) -> tuple[Tensor, float]:
+    """What it is about, and the processor time that it took."""
+    begun = time.process_time()
+    values = piece.work(Engine(piece.task, piece.compute, piece.seed), piece.samples, piece.start).cpu().double()
+    return values, time.process_time() - begun
