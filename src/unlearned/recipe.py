@@ -155,6 +155,8 @@ class Recipe(NamedTuple):
     def identity(self) -> str:
         """Hash of everything that decides the result: another one is another run."""
         decisive = self.effective() | {"forget": self.file.forget.model_dump(mode="json", exclude={"description"})}
+        if self.score is not None and self.score.content:
+            decisive["prune"]["content"] = self.score.content
         for bank in ("references", "shadows"):
             decisive[bank].pop("cache")  # where models are kept changes none of them
         # A repair begins where the run has ended, so that a finished run can be repaired.

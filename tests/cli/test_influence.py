@@ -141,6 +141,26 @@ def test_a_recipe_that_the_gate_refused_can_be_mended(place: Place, monkeypatch:
     assert pruned(place, "out", fraction=0.25, gate=0).pruning is not None
 
 
+def test_changed_scores_of_a_file_are_another_run(place: Place) -> None:
+    place.change(QUICK)
+    problem = pipeline.load_problem(parse_recipe(place.recipe))
+    names = [*problem.forget.ids, *problem.retain.ids]
+    for turn in (1, -1):
+        values = list(range(1, 1 + len(names)))[::turn]
+        Path("scores.csv").write_text("id,score\n" + "".join(f"{name},{value}\n" for name, value in zip(names, values, strict=True)))
+        recipe = place.write_recipe({"prune": {"fraction": 0.5, "gate": 0, "score": {"name": "file", "path": "scores.csv"}}})
+        answer = place.unlearned("run", recipe, "--out", "out")
+        assert (answer.code == 2) == (turn == -1), answer.err
+    assert "holds a run of another recipe" in answer.err
+
+
+def test_nothing_of_projected_gradients_is_left_after_ranking(place: Place) -> None:
+    recipe = place.write_recipe(QUICK)
+    answer = place.unlearned("rank", recipe, "--score", "less", "--set", "checkpoints=1", "--set", "dimensions=8", "--out", "ranked")
+    assert answer.code == 0, answer.err
+    assert not list(Path("ranked").rglob("*.bin"))
+
+
 def test_models_of_the_gate_do_not_outlive_a_request_for_deletion(place: Place) -> None:
     """They were trained with what is to be deleted."""
     place.change({"forget.deletion_request": True})

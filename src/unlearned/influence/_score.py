@@ -70,6 +70,11 @@ class Score(Settings, ABC):
         """Whether it can bound the effect of leaving out many."""
         return False
 
+    @property
+    def content(self) -> str:
+        """Of a score that is read from elsewhere: a hash of what is there, which decides a run with the settings. No file: it is empty."""
+        return ""
+
     @abstractmethod
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         """A number for each point. No model is changed.

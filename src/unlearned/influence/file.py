@@ -8,7 +8,9 @@ Deviations: none. Numbers near 0 are read as points that matter little; rank dif
 
 from __future__ import annotations
 
+import hashlib
 import math
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -30,6 +32,11 @@ class File(Score):
     signed: ClassVar[bool] = True
     by_gradients: ClassVar[bool] = False
     path: str = Field(description="A .csv, .json, .jsonl or .parquet file with the columns `id` and `score`, one line for each training point.")
+
+    @property
+    def content(self) -> str:
+        path = Path(self.path)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
         del engine

@@ -14,6 +14,7 @@ that an interrupted one continues), and memory does not grow with the data. Mome
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -170,6 +171,8 @@ def trajectory_of(grounds: Grounds, engine: Engine, checkpoints: int, share: flo
 def _directory(engine: Engine) -> Iterator[Path]:
     if engine.work is not None:
         yield engine.work / "influence"
+        # After an interruption they stay, to be gone on with; of finished work nothing is needed: they are gradients of the forget set.
+        shutil.rmtree(engine.work / "influence", ignore_errors=True)
         return
     with tempfile.TemporaryDirectory(prefix="unlearned-") as made:
         yield Path(made)
