@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from unlearned.comparing import compare
-from unlearned.records import AuditRecord, Check, CompareRecord, Finding, Verdict
+from unlearned.records import AuditRecord, Check, CompareRecord, Finding, Pruning, Verdict
 from unlearned.report import terminal
 
 from .conftest import ENVIRONMENT, PROBLEM, curve, make, run_of, three
@@ -140,6 +140,14 @@ def test_several_runs_stand_one_below_the_other_under_the_models_that_they_share
     assert cells(lines[6]) == ["retrain", "passed", "65.2 %", "98.1 %", "94.9 %", "-0.07", "12.0 %", "+81.0 pp", "0.2 x"]
     assert [cells(line)[0] for line in lines[6:18]] == [run.name for run in dozen.runs]
     assert any(line.startswith("relearn: knowledge under the attack relearn minus the retrained model's") for line in lines)
+
+
+def test_what_was_skipped_is_said_where_runs_are_compared() -> None:
+    thin = {"score": {"name": "random"}, "of": "both", "rule": "half", "total": {"forget": 4, "retain": 6}, "queries": ""}
+    some, none = (Pruning(dropped={"forget": count, "retain": 3}, **thin) for count in (2, 0))
+    text = shown(compare([run_of("scrub", pruning=some), run_of("ssd", pruning=none)]))
+    assert "scrub: 2 of 4 points of the forget set were skipped" in " ".join(text.split())
+    assert "ssd: " not in text
 
 
 def test_what_else_differs_between_runs_is_said() -> None:

@@ -134,8 +134,8 @@ def _first(every: Iterable[Measure], audit: str, splits: tuple[str, ...]) -> lis
 
 
 def caveats(record: CompareRecord) -> list[str]:
-    """What else differs between the runs, in sentences: a difference in the numbers may come from it."""
-    found = []
+    """What was skipped, and what else differs between the runs, in sentences: a difference in the numbers may come from it."""
+    found = [f"{run.name}: {run.record.pruning.statement}" for run in record.runs if run.record.pruning is not None and run.record.pruning.skipped]
     utility = [measure for measure in measures(record) if measure.audit == "utility"]
     if any(len(measure.distinct("original")) > 1 for measure in utility):
         found.append("They do not start from the same original model: its numbers differ between the runs.")
