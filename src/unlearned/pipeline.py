@@ -33,7 +33,7 @@ from unlearned.methods._bank import shadow_models
 from unlearned.methods._method import Method
 from unlearned.problem import Problem
 from unlearned.recipe import Recipe
-from unlearned.records import AuditRecord, Cost, Finding, Picture, Pruning, Record
+from unlearned.records import PRUNING, AuditRecord, Cost, Finding, Picture, Pruning, Record
 from unlearned.repairing import engine_of, findings_of, looked_at, next_round
 from unlearned.report import model_card, write_report
 from unlearned.run_directory import RunDirectory
@@ -156,11 +156,7 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
         _need_space(problem, out)
         directory.claim(of_json([recipe.identity(), problem.fingerprint]))
         references = given or train_references(recipe, problem, engine, say)
-        try:
-            pruned = _pruned(recipe, problem, engine, directory, say)
-        except InputError:
-            directory.disown()
-            raise
+        pruned = _pruned(recipe, problem, engine, directory, say)
         treated = problem if pruned is None else thinned(problem, pruned.dropped)
         shadows = [] if treated is None else make_shadows(recipe, treated, engine, say, union(problem.forget, problem.retain))
 
@@ -174,6 +170,8 @@ def run(recipe: Recipe, out: Path, *, show_progress: bool = False, say: Say = la
                 done = forget(treated, method, engine.keeping(keep))
             with atomic_directory(out / "unlearned") as fresh:
                 problem.task.save(done.bundle, fresh)
+                if pruned is not None:  # so that whoever audits the model later is told, too
+                    write_text(fresh / PRUNING, pruned.pruning.model_dump_json(indent=2) + "\n")
             return {"cost": done.cost.model_dump(), "exhibits": [exhibit.model_dump(mode="json") for exhibit in done.exhibits]}
 
         made = directory.stage("unlearn", unlearn)
@@ -246,7 +244,11 @@ def _pruned(recipe: Recipe, problem: Problem, engine: Engine, directory: RunDire
         costs = {name: cost.model_dump() for name, cost in found.costs.items()}
         return {"dropped": found.dropped, "pruning": found.pruning.model_dump(mode="json"), "costs": costs}
 
-    kept = directory.stage("prune", make)
+    try:
+        kept = directory.stage("prune", make)
+    except InputError:
+        directory.disown()
+        raise
     pruning = Pruning.model_validate(kept["pruning"])
     say(pruning.statement)
     return Pruned(kept["dropped"], pruning, {name: Cost.model_validate(cost) for name, cost in kept["costs"].items()})

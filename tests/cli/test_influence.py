@@ -128,6 +128,16 @@ def test_a_request_for_deletion_that_was_skipped_fails_the_verdict(place: Place)
     assert "the request for deletion" in record.verdict.headline
     assert "It stays open for the 6 samples" in page(record)
     assert "never satisfies a request for it" in read_json(Path("legal/audit.json"))["pruning"]["statement"]
+    # The model says it too, whoever audits it.
+    options = place.options({"--after": "tiny:network@legal/unlearned/model.safetensors", "--audit": "utility"})
+    answer = place.unlearned("audit", *options, "--out", "later", "--json")
+    assert answer.code == 1, answer.err
+    later = AuditRecord.model_validate_json(answer.out)
+    assert later.pruning == record.pruning
+    assert "the request for deletion" in later.verdict.headline
+    Path("legal/unlearned/pruning.json").write_text("{")
+    damaged = place.unlearned("audit", *options, "--out", "damaged")
+    assert "--after: 'legal/unlearned/pruning.json', which says what was skipped, cannot be read" in damaged.err
 
 
 def test_a_recipe_that_the_gate_refused_can_be_mended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unlearned.cli._shell import as_options
-from unlearned.errors import Fault, collecting, raise_faults
+from unlearned.errors import Fault, InputError, collecting, raise_faults
+from unlearned.records import PRUNING, Pruning
 
 if TYPE_CHECKING:
     from unlearned.evidence.subject import Subject
-    from unlearned.tasks._task import Bundle
+    from unlearned.tasks._task import Bundle, ModelSource
 
 _MODEL = "A directory or hub id for from_pretrained, module:function, or module:function@WEIGHTS."
 _DATA = "A folder of images, a .npz, .parquet, .json(l) or .csv file, a saved or hub data set (SOURCE@SPLIT, SOURCE@CONFIG:SPLIT), or module:function."
@@ -103,4 +105,21 @@ def make(
             found += [fault_of(detail, Compute, "compute") for detail in error.errors()]
         raise_faults(found)
         assert problem is not None
-        return make_subject(problem, models["after"][0], models["reference"], shadows=models["shadow"], engine=engine)
+        subject = make_subject(problem, models["after"][0], models["reference"], shadows=models["shadow"], engine=engine)
+        return replace(subject, pruning=_pruning_of(named(after)))
+
+
+def _pruning_of(model: ModelSource) -> Pruning | None:
+    """What a run of this package left out when it made the model.
+
+    Raises:
+        InputError: if the file beside the model cannot be read.
+    """
+    file = (Path(model.source) if model.weights is None else Path(model.weights).parent) / PRUNING
+    if not file.is_file():
+        return None
+    try:
+        return Pruning.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = f"{str(file)!r}, which says what was skipped, cannot be read ({type(error).__name__})."
+        raise InputError(Fault("--after", what, "Give the directory as the run has left it.")) from error

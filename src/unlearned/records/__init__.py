@@ -11,7 +11,7 @@ from unlearned.records._comparisons import COMPARE_SCHEMA, ComparedRun, CompareR
 from unlearned.records._costs import Cost, Environment
 from unlearned.records._exhibits import Answer, Exhibit, Holes, Picture, Probe, Rehearsals, Rehearsed, Said, Trace, Trial
 from unlearned.records._findings import HALF, LABEL, NO_REFERENCE, Direction, Finding, SubjectName, label_sentence, pick
-from unlearned.records._pruning import Pruning, Removal
+from unlearned.records._pruning import PRUNING, Pruning, Removal
 from unlearned.records._rankings import RANK_SCHEMA, RankRecord
 from unlearned.records._record import Document, Record
 
@@ -21,6 +21,7 @@ __all__ = [
     "HALF",
     "LABEL",
     "NO_REFERENCE",
+    "PRUNING",
     "RANK_SCHEMA",
     "SCHEMA",
     "Answer",

@@ -8,6 +8,9 @@ from pydantic import model_validator
 
 from unlearned.records._record import Record
 
+PRUNING = "pruning.json"
+"""The file beside a model that says what was left out of its unlearning."""
+
 
 class Removal(Record):
     """What a training without some points differs in from a training on all of them: one number of the gate."""
