@@ -148,6 +148,35 @@ def test_jobs_come_back_with_their_positions_and_errors_are_raised() -> None:
         list(fan_out(square, [1, 13, 2], 1))
 
 
+class Noted:
+    """Notes how often it is pickled."""
+
+    pickled = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        type(self).pickled += 1
+        return self.__dict__
+
+
+class Square(Noted):
+    def __call__(self, job: Number) -> int:
+        return job.value**2
+
+
+class Number(Noted):
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+def test_processes_are_sent_the_work_once_and_jobs_as_they_become_free() -> None:
+    found = fan_out(Square(), [Number(i) for i in range(8)], 2)
+    results = [next(found)]
+    assert Number.pickled == 3
+    results += found
+    assert sorted(results) == [(i, i * i) for i in range(8)]
+    assert (Square.pickled, Number.pickled) == (1, 8)
+
+
 def test_errors_survive_the_way_back_from_another_process() -> None:
     error = InputError(Fault("a", "b.", "c."), Fault("d", "e.", "f."))
     again = pickle.loads(pickle.dumps(error))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,8 +22,9 @@ def fan_out(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     """Results with the positions of their jobs, as they finish.
 
     Args:
-        work: a function at the top level of a module, so that another process can import it.
-        jobs: its arguments; must be picklable when `workers` > 1. Twice as many as there are processes are copied at once.
+        work: must be picklable when `workers` > 1, as a function at the top level of a module is. Each process reads it once, from a file: what all jobs
+            have in common belongs here.
+        jobs: its arguments; must be picklable when `workers` > 1. They are pickled one at a time, as processes become free.
         workers: processes. 1: the jobs run here, in order.
 
     The first job that fails stops those that have not begun, and its error is raised.
@@ -32,26 +36,35 @@ def fan_out(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     # Started afresh rather than forked: a fork copies the locks of torch's thread pool in whatever state they are.
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        waiting = iter(enumerate(jobs))
-        futures: dict[Future[Result], int] = {}
+    with tempfile.TemporaryDirectory(prefix="unlearned-") as directory:
+        shared = Path(directory) / "work.pickle"
+        with shared.open("wb") as file:
+            pickle.dump(work, file)
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            waiting = iter(enumerate(jobs))
+            running: dict[Future[Any], int] = {}
+            try:
+                while True:
+                    # One more than there are processes: none waits while the next job is pickled.
+                    for position, job in itertools.islice(waiting, workers + 1 - len(running)):
+                        # Pickled here: between processes torch would otherwise open a file for each tensor.
+                        running[pool.submit(_call, shared, pickle.dumps(job))] = position
+                    if not running:
+                        return
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield running.pop(future), future.result()
+            finally:
+                for future in running:
+                    future.cancel()
 
-        def submit(count: int) -> None:
-            for position, job in itertools.islice(waiting, count):
-                # Pickled here: between processes torch would otherwise open a file for each tensor.
-                futures[pool.submit(_call, work, pickle.dumps(job))] = position
 
-        submit(2 * workers)  # no more at once, because each job is a copy of what it needs
-        try:
-            while futures:
-                done, _ = wait(futures, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield futures.pop(future), future.result()
-                submit(len(done))
-        finally:
-            for future in futures:
-                future.cancel()
+def _call(shared: Path, job: bytes) -> Any:
+    return _read(shared)(pickle.loads(job))  # noqa: S301  # made by the parent process a moment ago
 
 
-def _call(work: Callable[[Job], Result], job: bytes) -> Result:
-    return work(pickle.loads(job))  # noqa: S301  # made by the parent process a moment ago
+@functools.cache
+def _read(shared: Path) -> Callable[[Any], Any]:
+    with shared.open("rb") as file:
+        work: Callable[[Any], Any] = pickle.load(file)  # noqa: S301  # as above
+    return work

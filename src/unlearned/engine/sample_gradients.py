@@ -82,19 +82,15 @@ Work = Callable[[Engine, Samples, int], Tensor]
 
 @dataclass(frozen=True)
 class _Piece:
-    task: Task
-    compute: Compute
-    seed: int
     samples: Samples
     start: int
-    work: Work
 
 
 class _Pieces(Sequence[_Piece]):
     """Made when they are asked for, each with its own samples alone."""
 
-    def __init__(self, task: Task, compute: Compute, seed: int, samples: Samples, length: int, work: Work) -> None:
-        self._task, self._compute, self._seed, self._samples, self._work = task, compute, seed, samples, work
+    def __init__(self, samples: Samples, length: int) -> None:
+        self._samples = samples
         self._starts = range(0, len(samples), length)
 
     def __len__(self) -> int:
@@ -102,8 +98,23 @@ class _Pieces(Sequence[_Piece]):
 
     def __getitem__(self, number: Any) -> Any:
         start = self._starts[number]
-        own = self._samples.subset(range(start, min(start + self._starts.step, len(self._samples)))).packed()
-        return _Piece(self._task, self._compute, self._seed, own, start, self._work)
+        return _Piece(self._samples.subset(range(start, min(start + self._starts.step, len(self._samples)))).packed(), start)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What all pieces have in common."""
+
+    task: Task
+    compute: Compute
+    seed: int
+    work: Work
+
+    def __call__(self, piece: _Piece) -> tuple[Tensor, float]:
+        """What the work says of a piece, and the processor time that it took."""
+        begun = time.process_time()
+        values = self.work(Engine(self.task, self.compute, self.seed), piece.samples, piece.start).cpu().double()
+        return values, time.process_time() - begun
 
 
 def over_pieces(engine: Engine, samples: Samples, work: Work, size: int = _MOST) -> Tensor:
@@ -120,15 +131,8 @@ def over_pieces(engine: Engine, samples: Samples, work: Work, size: int = _MOST)
         return work(engine, samples, 0).cpu().double()
     length = size * -(-len(samples) // (4 * workers * size))
     compute = engine.compute.model_copy(update={"workers": 1, "threads": max(1, torch.get_num_threads() // workers)})
-    pieces = _Pieces(engine.task, compute, engine.seed, samples, length, work)
-    found = dict(fan_out(_do, pieces, workers))
+    pieces = _Pieces(samples, length)
+    found = dict(fan_out(_Worker(engine.task, compute, engine.seed, work), pieces, workers))
     engine.meter.count(len(samples), len(pieces))
     engine.meter.beside(sum(seconds for _, seconds in found.values()))
     return torch.cat([found[i][0] for i in range(len(pieces))])
-
-
-def _do(piece: _Piece) -> tuple[Tensor, float]:
-    """What it is about, and the processor time that it took."""
-    begun = time.process_time()
-    values = piece.work(Engine(piece.task, piece.compute, piece.seed), piece.samples, piece.start).cpu().double()
-    return values, time.process_time() - begun
