@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -96,6 +96,21 @@ def test_rows_are_held_and_the_smaller_system_is_solved_while_they_are_fewer_tha
     case.gram.add(torch.zeros(1, 12), 1.0, 1.0)  # as many rows as dimensions, the last of which says nothing
     assert case.gram.held() is None
     torch.testing.assert_close(solve(case.gram, 0.1), torch.linalg.solve(normal, 0.5 * further[0]), rtol=0, atol=1e-12)
+
+
+def test_edits_lie_on_the_cpu_wherever_their_sums_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(NamedTuple):
+        """A tensor of another device, as far as it is asked."""
+
+        here: Tensor
+
+        def cpu(self) -> Tensor:
+            return self.here
+
+    problem = problem_of("llama")
+    expected = forget(problem, "lunar", **LOOSE).model
+    monkeypatch.setattr("unlearned.methods.lunar.solve", lambda gram, ridge: Away(solve(gram, ridge)))
+    assert same_bits(bits(forget(problem, "lunar", **LOOSE).model), bits(expected))
 
 
 def test_where_there_is_no_float64_sums_are_made_on_the_cpu() -> None:
