@@ -11,10 +11,10 @@ import typer
 
 from unlearned.cli._shell import as_options
 from unlearned.errors import Fault, InputError, collecting, raise_faults
-from unlearned.records import PRUNING, Pruning
 
 if TYPE_CHECKING:
     from unlearned.evidence.subject import Subject
+    from unlearned.records import Pruning
     from unlearned.tasks._task import Bundle, ModelSource
 
 _MODEL = "A directory or hub id for from_pretrained, module:function, or module:function@WEIGHTS."
@@ -115,6 +115,8 @@ def _pruning_of(model: ModelSource) -> Pruning | None:
     Raises:
         InputError: if the file beside the model cannot be read.
     """
+    from unlearned.records import PRUNING, Pruning
+
     file = (Path(model.source) if model.weights is None else Path(model.weights).parent) / PRUNING
     if not file.is_file():
         return None
