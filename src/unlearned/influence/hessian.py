@@ -232,7 +232,10 @@ class Hessian(Score):
     tasks: ClassVar[frozenset[str] | None] = frozenset({"image-classification", "text-generation"})
     signed: ClassVar[bool] = True
     of: Of = Field("parameters", description="self, parameters, prediction (absolute values over queries) or signed (their mean with its sign).")
-    curvature: Literal["last-layer", "cg", "lissa", "ekfac"] = Field("last-layer", description="Of which weights, and how it is solved with.")
+    curvature: Literal["last-layer", "cg", "lissa", "ekfac"] = Field(
+        "last-layer",
+        description="Of which weights, and how it is solved with. cg and lissa solve for each point where `of` is self or parameters: of many, set iterations.",
+    )
     damping: float | None = Field(None, gt=0, description="λ; None: a tenth of the mean eigenvalue of G.")
     leverage: bool = Field(False, description="Take the point's own curvature out of H; last layer only.")
     parameters: Pattern = Field(".*", description="For cg, lissa and ekfac: a regular expression for the names of the parameters that count.")
