@@ -233,14 +233,7 @@ def _pruned(recipe: Recipe, problem: Problem, engine: Engine, directory: RunDire
 
     def make() -> dict[str, Any]:
         say(f"scoring the training points by {score.name}" + (f"; then the gate: {4 * how.gate} models" if how.gate else ""))
-        try:
-            found = prune(problem, score, how, engine, recipe.file.training, Bank(engine, models, "cache"), deletion_request=deletion)
-        except InputError:
-            if deletion:
-                shutil.rmtree(models, ignore_errors=True)
-            raise
-        if deletion:
-            shutil.rmtree(models, ignore_errors=True)
+        found = prune(problem, score, how, engine, recipe.file.training, Bank(engine, models, "cache"), deletion_request=deletion)
         costs = {name: cost.model_dump() for name, cost in found.costs.items()}
         return {"dropped": found.dropped, "pruning": found.pruning.model_dump(mode="json"), "costs": costs}
 
@@ -249,6 +242,8 @@ def _pruned(recipe: Recipe, problem: Problem, engine: Engine, directory: RunDire
     except InputError:
         directory.disown()
         raise
+    if deletion:
+        shutil.rmtree(models, ignore_errors=True)
     pruning = Pruning.model_validate(kept["pruning"])
     say(pruning.statement)
     return Pruned(kept["dropped"], pruning, {name: Cost.model_validate(cost) for name, cost in kept["costs"].items()})

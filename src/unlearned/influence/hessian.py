@@ -266,11 +266,13 @@ class Hessian(Score):
     def faults(self, grounds: Grounds) -> list[Fault]:
         model, faults = grounds.original.model, list[Fault]()
         with collecting(faults):
-            if self.curvature == "last-layer" and language_model_in(model) is not None:
-                raise no_last_layer()
-            names = trained_names(model, self.parameters, "parameters")
-            if self.curvature == "ekfac":
-                _layers(model, names)
+            if self.curvature == "last-layer":
+                if language_model_in(model) is not None:
+                    raise no_last_layer()
+            else:
+                names = trained_names(model, self.parameters, "parameters")
+                if self.curvature == "ekfac":
+                    _layers(model, names)
         return faults
 
     def rate(self, grounds: Grounds, engine: Engine) -> Values:
