@@ -44,6 +44,7 @@ from unlearned.tasks._decoders import (
     matrix_of,
     projection_inputs,
     prompt_states,
+    prompts_alone,
     shifted,
     writes_to_the_residual,
 )
@@ -242,8 +243,7 @@ class Request:
         """Mean residual stream at the last prompt token behind each block, (L, q), in float64 on the CPU."""
         total = torch.zeros(1, dtype=torch.float64)
         for batch in self._batches(samples):
-            prompts = {name: batch[name][:, : int(batch["prompt_length"].max())] for name in ("input_ids", "attention_mask")}
-            total = total + prompt_states(self.model, {**prompts, "prompt_length": batch["prompt_length"]}).cpu().double().sum(dim=0)
+            total = total + prompt_states(self.model, prompts_alone(batch)).cpu().double().sum(dim=0)
         return total / len(samples)
 
     def _batches(self, samples: Samples) -> Iterator[Batch]:

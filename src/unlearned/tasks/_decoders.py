@@ -243,6 +243,12 @@ def last_prompt_token(hidden: Tensor, prompt_length: Tensor) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), prompt_length - 1]
 
 
+def prompts_alone(batch: Batch) -> Batch:
+    """The batch without what stands behind the longest of its prompts, so that nothing of it is computed."""
+    longest = int(batch["prompt_length"].max())
+    return {name: batch[name][:, :longest] for name in ("input_ids", "attention_mask")} | {"prompt_length": batch["prompt_length"]}
+
+
 def prompt_states(model: nn.Module, batch: Batch, at: Literal["input", "output"] = "output") -> Tensor:
     """The residual stream at the last prompt token in front of each block or behind it, (B, L, q), without gradients."""
     seen: dict[int, Tensor] = {}

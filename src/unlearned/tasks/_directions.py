@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unlearned.tasks._decoders import Change, changed_states, run_batch, without_component
+from unlearned.tasks._decoders import Change, changed_states, prompts_alone, run_batch, without_component
 from unlearned.tasks._task import Batch, exactly
 
 Positions = Literal["all", "last"]
@@ -90,7 +90,5 @@ def block_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> Tenso
 
 def last_prompt_inputs(model: nn.Module, layers: Sequence[int], batch: Batch) -> Tensor:
     """What these blocks read at the last token of each prompt, (B, L, q), without gradients. Nothing behind the prompts is computed."""
-    length = batch["prompt_length"]
-    prompts = {name: batch[name][:, : int(length.max())] for name in ("input_ids", "attention_mask")}
-    hidden = block_inputs(model, layers, prompts)
-    return hidden[torch.arange(len(hidden), device=hidden.device), length - 1]
+    hidden = block_inputs(model, layers, prompts_alone(batch))
+    return hidden[torch.arange(len(hidden), device=hidden.device), batch["prompt_length"] - 1]
